@@ -1,0 +1,69 @@
+package vmm
+
+import (
+	"io"
+	"log/slog"
+
+	"github.com/huskvm/husk/boot"
+)
+
+// A Backing says where the host takes the guest's RAM from.
+type Backing string
+
+// The backings of guest RAM.
+const (
+	BackingTHP     Backing = "thp"     // anonymous memory, transparent huge pages asked for
+	BackingHugeTLB Backing = "hugetlb" // hugetlbfs pages of 2 MiB, reserved at start
+	BackingShared  Backing = "shared"  // a memfd, which other processes could map
+)
+
+// Config is the blueprint of a machine: plain data, which New turns into one.
+// The zero value of a field means its default, as given there.
+type Config struct {
+	// Kernel is the kernel to boot: a bzImage or an ELF vmlinux. Required.
+	Kernel boot.Source
+	// Initrds are loaded one behind the other.
+	Initrds []boot.Source
+	// CommandLine is the kernel's whole command line. See DefaultCommandLine.
+	CommandLine string
+
+	// Memory is the guest's RAM in bytes, a multiple of 2 MiB, at least
+	// 16 MiB. Default 512 MiB.
+	Memory uint64
+	// Backing says where RAM comes from. Default BackingTHP.
+	Backing Backing
+	// CPUs is the number of virtual processors, 1 to 64. Default 1.
+	CPUs int
+	// CPU is the processor model.
+	CPU CPU
+
+	// Serial is the other end of the serial port COM1; nil for a port with
+	// nothing attached: it is still there, and its output is dropped.
+	Serial *Serial
+	// DebugExit maps the debug-exit device (port 0xf4).
+	DebugExit bool
+
+	// KVM is the path of the KVM device. Default /dev/kvm.
+	KVM string
+	// Log receives what the machine has to say. Default: discarded.
+	Log *slog.Logger
+}
+
+// A CPU is a processor model: a base and what is added to or taken from it.
+type CPU struct {
+	// Model is "host" (all that KVM supports; the default) or
+	// "max-migratable" (without what ties a guest to this host).
+	Model string
+	// Add and Remove are feature names as in /proc/cpuinfo.
+	Add, Remove []string
+}
+
+// Serial is what the guest's serial port is connected to.
+type Serial struct {
+	// In is what the guest receives; nil for nothing. It is read only as fast
+	// as the guest takes it. When In is also an interface{ SetReadDeadline(time.Time) error }
+	// (an *os.File of a pipe or terminal), Run can interrupt a blocked read.
+	In io.Reader
+	// Out is what the guest sends; nil drops it.
+	Out io.Writer
+}
