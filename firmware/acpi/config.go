@@ -1,0 +1,92 @@
+package acpi
+
+import "errors"
+
+// ErrConfig is wrapped by every error of Build: the machine described cannot
+// be said in ACPI tables.
+var ErrConfig = errors.New("acpi: bad configuration")
+
+// The BIOS read-only memory of a PC, where a kernel that was not told the
+// address of the root pointer looks for it (ACPI 6.5 §5.2.5.1).
+const (
+	regionStart = 0xE0000
+	regionEnd   = 0x100000
+)
+
+// A Config describes the machine. A device with a nil pointer does not exist.
+type Config struct {
+	// Base is the guest-physical address of the block of tables: a multiple
+	// of 16 in [0xE0000, 0x100000), with room for the block below the end.
+	Base uint64
+
+	CPUs      []CPU
+	LocalAPIC uint32 // guest-physical address of the local APICs
+	IOAPIC    IOAPIC
+	Power     Power
+
+	Serial  *Serial
+	RTC     *RTC
+	I8042   *I8042
+	PVPanic *PVPanic
+	PCI     *PCI
+}
+
+// A CPU is one logical processor. Its index in Config.CPUs is its ACPI
+// processor UID. The boot processor comes first.
+type CPU struct {
+	APICID  uint32 // as CPUID leaf 0xB tells it; above 254 needs x2APIC
+	Enabled bool   // false: not there yet, may come by hotplug
+}
+
+// An IOAPIC turns GSIs, from GSIBase on, into interrupts.
+type IOAPIC struct {
+	ID      uint8
+	Address uint32 // guest-physical address of its registers
+	GSIBase uint32 // GSI of its first pin
+}
+
+// Power is how the guest turns the machine off and on again, and how the
+// machine tells the guest of events. The fields without a width are I/O ports
+// of one byte each.
+type Power struct {
+	SleepControl uint16 // SLEEP_CONTROL_REG, ACPI 6.5 §4.8.3.7.1
+	SleepStatus  uint16 // SLEEP_STATUS_REG, ACPI 6.5 §4.8.3.7.2
+	SleepTypeS5  uint8  // SLP_TYPx value that means soft off, 0 to 7
+	Reset        uint16 // RESET_REG, ACPI 6.5 §4.8.3.6
+	ResetValue   uint8  // what to store to Reset
+	Events       uint16 // pending events; a load acknowledges them
+	PowerButton  uint8  // the bit in Events that says the power button was pressed
+	GSI          uint32 // asserted while Events is not 0; level, active high
+}
+
+// A Serial is a 16550A at eight ports from Port, known to the guest as COM1.
+type Serial struct {
+	Port uint16
+	GSI  uint32 // edge, active high
+}
+
+// An RTC is an MC146818 with its index at Port and its data at Port+1.
+type RTC struct {
+	Port    uint16
+	GSI     uint32 // edge, active high
+	Century uint8  // index of the century in CMOS memory, 0 when there is none
+}
+
+// An I8042 is a keyboard controller. Linux probes one that is declared, at the
+// cost of some hundred exits. One that is there for resets only works undeclared.
+type I8042 struct {
+	Data, Command uint16 // ports, 0x60 and 0x64 on a PC
+	GSI           uint32 // keyboard; edge, active high
+}
+
+// A PVPanic is the port on which a guest reports that it has panicked (QEMU's
+// docs/specs/pvpanic).
+type PVPanic struct {
+	Port uint16
+}
+
+// PCI is one PCI Express segment, number 0.
+type PCI struct {
+	ECAM    uint64 // guest-physical address of the configuration space of bus 0, 1 MiB a bus
+	LastBus uint8  // highest bus number
+}
