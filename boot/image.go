@@ -55,12 +55,40 @@ type Entry struct {
 	GDT  uint64 // guest-physical address of the GDT that the segments come from
 }
 
+// Selectors in the GDT at Entry.GDT: flat segments over 4 GiB, code and data.
+// Linux calls them __BOOT_CS and __BOOT_DS (x86 boot protocol, "32-bit Boot
+// Protocol" and "64-bit Boot Protocol").
+const (
+	BootCS = 0x10
+	BootDS = 0x18
+	// GDTSize is the size of that GDT in bytes.
+	GDTSize = 32
+)
+
 // An Image is a kernel of some format.
 type Image interface {
 	// Format names the image's format for people: "bzImage 2.15 (64-bit)".
 	Format() string
 	// Load writes the image, the initramfs, the command line and the boot
 	// structures for m into guest memory. Offsets of mem are guest-physical
-	// addresses. It refuses what does not fit, naming the sizes.
+	// addresses. It refuses what does not fit, naming the sizes, before the
+	// first write.
+	//
+	// Memory must be fresh: where Load writes nothing (a kernel's bss, the
+	// padding between initrds) the kernel expects zeros. When mem is also a
+	// Filler, files go into memory through Fill.
 	Load(mem io.WriterAt, m Machine) (Entry, error)
+}
+
+// A Filler is guest memory that reads a file into itself: n bytes of r from off
+// on, to the guest-physical address gpa. It saves the copy through a buffer of
+// ours. A file that ends early is io.ErrUnexpectedEOF.
+type Filler interface {
+	Fill(gpa int64, r io.ReaderAt, off, n int64) error
+}
+
+// A Versioner is an Image that can tell the kernel's version string, for people
+// to read: printable ASCII of at most 255 bytes, or nothing.
+type Versioner interface {
+	Version() string
 }
