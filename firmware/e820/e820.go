@@ -3,6 +3,8 @@
 // PVH's start info carry in their own forms.
 package e820
 
+import "strconv"
+
 // A Type says what a range of memory is for (ACPI 6.5 table 15.374).
 type Type uint32
 
@@ -21,3 +23,16 @@ type Entry struct {
 
 // End is the first address after the range.
 func (e Entry) End() uint64 { return e.Addr + e.Size }
+
+func (t Type) String() string {
+	switch t {
+	case RAM:
+		return "RAM"
+	case Reserved:
+		return "reserved"
+	case ACPI:
+		return "ACPI tables"
+	default:
+		return "type " + strconv.Itoa(int(t))
+	}
+}
