@@ -1,6 +1,9 @@
 package acpi
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // ErrConfig is wrapped by every error of Build: the machine described cannot
 // be said in ACPI tables.
@@ -89,4 +92,63 @@ type PVPanic struct {
 type PCI struct {
 	ECAM    uint64 // guest-physical address of the configuration space of bus 0, 1 MiB a bus
 	LastBus uint8  // highest bus number
+}
+
+// validate refuses what the tables cannot say.
+func (c Config) validate() error {
+	switch {
+	case c.Base%16 != 0 || c.Base < regionStart || c.Base >= regionEnd:
+		return fmt.Errorf("Base %#x: give a multiple of 16 from %#x to %#x", c.Base, regionStart, regionEnd-1)
+	case len(c.CPUs) == 0 || !c.CPUs[0].Enabled:
+		return errors.New("CPUs: the first is the boot processor: give one that is enabled")
+	case c.Power.SleepTypeS5 > 7:
+		return fmt.Errorf("Power.SleepTypeS5 %d: give a value of three bits", c.Power.SleepTypeS5)
+	case c.Power.PowerButton == 0:
+		return errors.New("Power.PowerButton is 0: give a bit of the event register")
+	}
+	seen := map[uint32]int{}
+	for i, cpu := range c.CPUs {
+		if j, ok := seen[cpu.APICID]; ok {
+			return fmt.Errorf("CPUs %d and %d have APIC id %d: give each its own", j, i, cpu.APICID)
+		}
+		seen[cpu.APICID] = i
+	}
+	return c.validateGSIs()
+}
+
+// validateGSIs sees to it that no two devices share an interrupt: the DSDT
+// calls each exclusive.
+func (c Config) validateGSIs() error {
+	users := map[uint32]string{}
+	for _, d := range c.interrupts() {
+		if d.gsi < c.IOAPIC.GSIBase {
+			return fmt.Errorf("%s has GSI %d, and the IOAPIC begins with %d: give one that it has",
+				d.name, d.gsi, c.IOAPIC.GSIBase)
+		}
+		if other, ok := users[d.gsi]; ok {
+			return fmt.Errorf("%s and %s have GSI %d: give each its own", other, d.name, d.gsi)
+		}
+		users[d.gsi] = d.name
+	}
+	return nil
+}
+
+// An interrupt is a GSI and the field of Config that has it.
+type interrupt struct {
+	name string
+	gsi  uint32
+}
+
+func (c Config) interrupts() []interrupt {
+	all := []interrupt{{"Power", c.Power.GSI}}
+	if c.Serial != nil {
+		all = append(all, interrupt{"Serial", c.Serial.GSI})
+	}
+	if c.RTC != nil {
+		all = append(all, interrupt{"RTC", c.RTC.GSI})
+	}
+	if c.I8042 != nil {
+		all = append(all, interrupt{"I8042", c.I8042.GSI})
+	}
+	return all
 }
