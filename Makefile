@@ -1,0 +1,81 @@
+# husk: see README.md. Every target works on a fresh clone; those that need
+# packages of the distribution install what is missing (tests/install).
+
+GO      ?= go
+FUZZTIME ?= 20s
+SOAK    ?= 10m
+export CGO_ENABLED ?= 0
+
+version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+guestinit := internal/guestinit/bin/husk-init
+
+.PHONY: build demo test test-go test-race test-kvm lab-test fuzz soak bench lint docs kernels clean
+
+build: bin/husk
+
+# The guest's first process is embedded in husk, so it is built first. Go knows
+# best what is out of date.
+.PHONY: bin/husk $(guestinit)
+$(guestinit):
+	@$(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/husk-init
+bin/husk: $(guestinit)
+	@$(GO) build -trimpath -ldflags='-s -w -X main.version=$(version)' -o $@ ./cmd/husk
+
+# Boot a guest: prints what it sees, and gives a shell on a terminal.
+demo: build
+	@tests/demo
+
+# Everything a change must pass: pure tests, KVM's where it opens, whole boots in the lab.
+test: build
+	@tests/install kernels qemu iasl
+	$(GO) vet ./...
+	$(GO) test ./...
+	$(MAKE) test-race test-kvm lab-test
+
+test-go:
+	$(GO) test ./...
+
+# The race detector wants cgo.
+test-race:
+	@tests/install cc
+	CGO_ENABLED=1 $(GO) test -race -short ./...
+
+# The tests that need /dev/kvm; skipped, and said so, where it does not open.
+test-kvm:
+	@if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then \
+		REQUIRE_KVM=1 $(GO) test -count=1 ./kvm/... ./vmm/... ./internal/doctor/...; \
+	else echo "test-kvm: skipped, /dev/kvm cannot be opened here"; fi
+
+# KVM tests and end-to-end boots in a machine with a complete KVM.
+lab-test: build
+	@tests/install kernels qemu
+	@GO='$(GO)' tests/lab-test
+
+# Every fuzzer in turn, for FUZZTIME each.
+fuzz:
+	@FUZZTIME=$(FUZZTIME) GO='$(GO)' tests/fuzz
+
+# What is too long for every change; SOAK is the time it takes.
+soak: build
+	@tests/install kernels qemu
+	@SOAK=$(SOAK) GO='$(GO)' tests/soak
+
+# husk beside the other VMMs found on PATH.
+bench: build
+	@tests/install kernels qemu
+	@$(GO) run ./tests/bench $(BENCH)
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	golangci-lint run
+
+# The CLI reference is made from the table of verbs.
+docs:
+	$(GO) test ./cmd/husk -run TestReference -update
+
+kernels:
+	@tests/install kernels
+
+clean:
+	rm -rf bin $(guestinit)

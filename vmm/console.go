@@ -1,0 +1,66 @@
+package vmm
+
+import (
+	"bytes"
+	"io"
+	"sync"
+)
+
+// panicBanner is how every Linux kernel begins its last words
+// (kernel/panic.c).
+const panicBanner = "Kernel panic - not syncing"
+
+// A consoleWatch passes the guest's console on and remembers whether the kernel
+// has panicked: not every kernel has the pvpanic driver loaded, and one that
+// panics and reboots must not look like one that was asked to reboot.
+type consoleWatch struct {
+	out io.Writer // may be nil
+
+	mu   sync.Mutex
+	tail []byte // the end of what was seen, for a banner cut in two
+	line []byte // from the banner on, up to the end of its line
+	seen bool
+}
+
+// maxPanicLine bounds the reason that is kept.
+const maxPanicLine = 200
+
+// Write implements io.Writer.
+func (w *consoleWatch) Write(p []byte) (int, error) {
+	w.watch(p)
+	if w.out == nil {
+		return len(p), nil
+	}
+	return w.out.Write(p)
+}
+
+func (w *consoleWatch) watch(p []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.seen {
+		w.tail = append(w.tail, p...)
+		i := bytes.Index(w.tail, []byte(panicBanner))
+		if i < 0 {
+			keep := min(len(w.tail), len(panicBanner)-1)
+			w.tail = append(w.tail[:0], w.tail[len(w.tail)-keep:]...)
+			return
+		}
+		w.seen = true
+		p = w.tail[i:]
+		w.tail = nil
+	}
+	if room := maxPanicLine - len(w.line); room > 0 && !bytes.ContainsAny(w.line, "\r\n") {
+		w.line = append(w.line, p[:min(room, len(p))]...)
+	}
+}
+
+// panicked is the line with which the kernel panicked, if it has.
+func (w *consoleWatch) panicked() (string, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	line := w.line
+	if i := bytes.IndexAny(line, "\r\n"); i >= 0 {
+		line = line[:i]
+	}
+	return string(line), w.seen
+}

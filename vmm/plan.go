@@ -1,0 +1,127 @@
+package vmm
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/huskvm/husk/boot"
+	"github.com/huskvm/husk/devices"
+	"github.com/huskvm/husk/devices/pvpanic"
+	"github.com/huskvm/husk/firmware/e820"
+)
+
+// A Plan is what New would make of a Config, decided without touching KVM.
+type Plan struct {
+	Kernel      string       `json:"kernel"`  // the file
+	Format      string       `json:"format"`  // of the kernel image
+	Version     string       `json:"version"` // of the kernel, where its image tells
+	CommandLine string       `json:"command_line"`
+	Initrds     []string     `json:"initrds"`
+	Memory      uint64       `json:"memory"` // bytes
+	Backing     Backing      `json:"backing"`
+	CPUs        int          `json:"cpus"`
+	MemoryMap   []e820.Entry `json:"memory_map"`
+	Devices     []Placement  `json:"devices"`
+	Entry       boot.Entry   `json:"entry"`
+}
+
+// A Placement is a device on a bus.
+type Placement struct {
+	Name  string `json:"name"`
+	Space string `json:"space"` // "pio" or "mmio"
+	Base  uint64 `json:"base"`
+	Size  uint64 `json:"size"`
+}
+
+// PlanOf says what New would make of cfg. It loads the kernel into nowhere, so
+// what does not fit is refused as New would.
+func PlanOf(cfg Config) (*Plan, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	p := &Plan{
+		Kernel: cfg.Kernel.Name, CommandLine: cfg.CommandLine, Memory: cfg.Memory,
+		Backing: cfg.Backing, CPUs: cfg.CPUs, MemoryMap: memoryMap(cfg.Memory),
+	}
+	for _, s := range cfg.Initrds {
+		p.Initrds = append(p.Initrds, s.Name)
+	}
+	image, entry, err := load(cfg, nowhere{})
+	if err != nil {
+		return nil, err
+	}
+	p.Entry, p.Format = entry, image.Format()
+	if v, ok := image.(boot.Versioner); ok {
+		p.Version = v.Version()
+	}
+	if _, err := tables(cfg); err != nil {
+		return nil, err
+	}
+	b, err := newBoard(cfg, wires{
+		line:    func(uint32) devices.Line { return nowhere{} },
+		stop:    func(Result) {},
+		panic:   func(pvpanic.Event) {},
+		marker:  func(byte) {},
+		console: io.Discard,
+		first:   func() {},
+		log:     cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, bus := range []struct {
+		space string
+		*devices.Bus
+	}{{"pio", b.pio}, {"mmio", b.mmio}} {
+		for _, r := range bus.Ranges() {
+			p.Devices = append(p.Devices, Placement{r.Name, bus.space, r.Base, r.Size})
+		}
+	}
+	b.rtc.Close()
+	return p, nil
+}
+
+// load puts the kernel of cfg into mem.
+func load(cfg Config, mem io.WriterAt) (boot.Image, boot.Entry, error) {
+	image, err := boot.Open(cfg.Kernel)
+	if err != nil {
+		return nil, boot.Entry{}, err
+	}
+	entry, err := image.Load(mem, boot.Machine{
+		MemoryMap:   memoryMap(cfg.Memory),
+		RSDP:        acpiBase,
+		CommandLine: cfg.CommandLine,
+		Initrds:     cfg.Initrds,
+	})
+	return image, entry, err
+}
+
+// nowhere is memory that forgets and a line that leads to nothing.
+type nowhere struct{}
+
+func (nowhere) WriteAt(p []byte, _ int64) (int, error)        { return len(p), nil }
+func (nowhere) Fill(_ int64, _ io.ReaderAt, _, _ int64) error { return nil }
+func (nowhere) Set(bool)                                      {}
+
+func (p *Plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "kernel   %s: %s", p.Kernel, p.Format)
+	if p.Version != "" {
+		fmt.Fprintf(&b, ", %s", p.Version)
+	}
+	fmt.Fprintf(&b, "\ncmdline  %s\n", p.CommandLine)
+	for _, s := range p.Initrds {
+		fmt.Fprintf(&b, "initrd   %s\n", s)
+	}
+	fmt.Fprintf(&b, "machine  %d processors, %d MiB of memory (%s)\n", p.CPUs, p.Memory/mib, p.Backing)
+	for _, e := range p.MemoryMap {
+		fmt.Fprintf(&b, "memory   %#012x-%#012x %s\n", e.Addr, e.End()-1, e.Type)
+	}
+	for _, d := range p.Devices {
+		fmt.Fprintf(&b, "%-8s %#06x+%d %s\n", d.Space, d.Base, d.Size, d.Name)
+	}
+	fmt.Fprintf(&b, "entry    %#x\n", p.Entry.RIP)
+	return b.String()
+}

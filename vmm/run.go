@@ -1,0 +1,199 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// panicGrace is how long a kernel that has reported its panic may go on to
+// print its trace and, if it was told to, reboot.
+const panicGrace = 2 * time.Second
+
+var errRunning = errors.New("the machine is running already")
+
+// Run drives the machine until its guest stops or ctx ends, which is the
+// outcome Cancelled. When it returns, no vCPU runs and the guest's last byte is
+// with Serial.Out. An error means that husk itself failed. After Cancelled,
+// Run may be called again and the guest goes on.
+func (vm *VM) Run(ctx context.Context) (*Result, error) {
+	if err := vm.setRunning(true); err != nil {
+		return nil, err
+	}
+	defer func() { _ = vm.setRunning(false) }()
+
+	stopConsole := vm.startConsole()
+	cpuCtx, stopCPUs := context.WithCancel(ctx)
+	defer stopCPUs()
+	var cpus sync.WaitGroup
+	for _, c := range vm.vcpus {
+		cpus.Go(func() { c.loop(cpuCtx) })
+	}
+
+	result := vm.wait(ctx)
+	stopCPUs()
+	for _, c := range vm.vcpus {
+		c.kick()
+	}
+	cpus.Wait()
+	vm.timeline.mark(MarkerStopped)
+	err := stopConsole()
+	vm.blamePanic(&result)
+	return &result, err
+}
+
+// wait is until the guest stops or ctx ends.
+func (vm *VM) wait(ctx context.Context) Result {
+	select {
+	case r := <-vm.outcome:
+		return r
+	case <-ctx.Done():
+	case <-vm.panicking:
+		select {
+		case r := <-vm.outcome:
+			return r
+		case <-ctx.Done():
+		case <-time.After(panicGrace):
+			return Result{Outcome: GuestPanic}
+		}
+	}
+	return Result{Outcome: Cancelled, Detail: context.Cause(ctx).Error()}
+}
+
+// blamePanic makes a result that followed from a kernel's panic say so.
+func (vm *VM) blamePanic(r *Result) {
+	line, onConsole := vm.console.panicked()
+	reported := false
+	select {
+	case <-vm.panicking:
+		reported = true
+	default:
+	}
+	switch {
+	case r.Outcome != Reboot && r.Outcome != PowerOff && r.Outcome != GuestPanic && (r.Outcome != TripleFault || !reported):
+		return
+	case !reported && !(onConsole && r.Outcome == Reboot):
+		return
+	}
+	r.Outcome = GuestPanic
+	if onConsole {
+		r.Detail = line
+	}
+}
+
+func (vm *VM) setRunning(on bool) error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if on && vm.running {
+		return errRunning
+	}
+	vm.running = on
+	if on {
+		for _, c := range vm.vcpus {
+			c.done = make(chan struct{})
+		}
+	} else if vm.resume != nil {
+		close(vm.resume)
+		vm.resume = nil
+	}
+	return nil
+}
+
+// startConsole connects the serial port. The function it returns waits until
+// all output is out and ends both directions.
+func (vm *VM) startConsole() (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var output, input sync.WaitGroup
+	var failed error
+	output.Go(func() {
+		if err := vm.board.serial.Serve(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			failed = fmt.Errorf("serial port: %w", err)
+		}
+	})
+	var in io.Reader
+	if vm.cfg.Serial != nil {
+		in = vm.cfg.Serial.In
+	}
+	if in != nil {
+		input.Go(func() { vm.feed(ctx, in) })
+	}
+	return func() error {
+		cancel()
+		output.Wait()
+		// A read that cannot be interrupted stays behind until its next byte.
+		if d, ok := in.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(time.Unix(1, 0)) == nil {
+			input.Wait()
+			_ = d.SetReadDeadline(time.Time{})
+		}
+		return failed
+	}
+}
+
+// feed gives the serial port what comes from in, as fast as the guest takes it.
+func (vm *VM) feed(ctx context.Context, in io.Reader) {
+	buf := make([]byte, 512)
+	for ctx.Err() == nil {
+		n, err := in.Read(buf)
+		if n > 0 {
+			if _, err := vm.board.serial.Input(ctx, buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+				vm.log.Warn("no more input for the serial port", "err", err)
+			}
+			return
+		}
+	}
+}
+
+// PowerButton presses the power button: the guest is asked to shut down.
+func (vm *VM) PowerButton() { vm.board.power.PressPowerButton() }
+
+// Pause stops all vCPUs between two instructions, until Resume or the end of
+// Run. It returns when none runs. A paused machine can be paused again.
+func (vm *VM) Pause() error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if !vm.running {
+		return errors.New("the machine is not running")
+	}
+	if vm.resume != nil {
+		return nil
+	}
+	resume := make(chan struct{})
+	vm.resume = resume
+	parked := make(chan struct{}, len(vm.vcpus))
+	for _, c := range vm.vcpus {
+		if !c.post(func(ctx context.Context) {
+			parked <- struct{}{}
+			select {
+			case <-resume:
+			case <-ctx.Done():
+			}
+		}) {
+			continue
+		}
+		select {
+		case <-parked:
+		case <-c.done:
+		}
+	}
+	return nil
+}
+
+// Resume lets the vCPUs of a paused machine go on.
+func (vm *VM) Resume() error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if vm.resume == nil {
+		return errors.New("the machine is not paused")
+	}
+	close(vm.resume)
+	vm.resume = nil
+	return nil
+}
