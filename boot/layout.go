@@ -9,18 +9,30 @@ import (
 )
 
 const (
-	pageSize  = 4 << 10
-	hugePage  = 2 << 20
-	fourGiB   = 4 << 30
-	maxE820   = 128 // E820_MAX_ENTRIES_ZEROPAGE: Linux's zero page and its PVH entry take no more
-	lowStart  = 0x1000 // the first page stays zero: Linux looks for a BIOS data area there
-	lowEnd    = 0xa0000
-	ramLimit  = 3 << 30 // the most RAM below 4 GiB that advice counts on: devices want a hole
-	oneMiB    = 1 << 20
-	biosTop   = 0x9fc00 // RAM below 1 MiB ends about here, as on any PC
-	infoSize  = pageSize
-	tableSize = 6 * pageSize
+	pageSize = 4 << 10
+	hugePage = 2 << 20
+	oneMiB   = 1 << 20
+	fourGiB  = 4 << 30
 )
+
+// Boot structures lie below the EBDA and the video memory of old. The first
+// page stays zero: Linux looks for a BIOS data area there.
+const (
+	lowStart = 0x1000
+	lowEnd   = 0xa0000
+	infoSize = pageSize // of the zero page; PVH's start info is smaller
+)
+
+// What advice on the memory size counts on: a PC's RAM below 1 MiB, and a hole
+// for devices below 4 GiB.
+const (
+	plainLow = 0x9fc00
+	plainMax = 3 << 30
+)
+
+// maxE820 is E820_MAX_ENTRIES_ZEROPAGE: Linux's zero page and its PVH entry take
+// no more.
+const maxE820 = 128
 
 // A request is what must find room in guest memory.
 type request struct {
@@ -58,7 +70,7 @@ func (r request) place(free space) (l layout, problem string) {
 	l.gdt = low(GDTSize)
 	l.info = low(infoSize)
 	if r.tables {
-		l.tables = low(tableSize)
+		l.tables = low(tablesSize)
 	}
 	l.cmdline = low(r.cmdline)
 	if !ok {
@@ -93,7 +105,7 @@ func (r request) fit(m Machine) (layout, error) {
 			ram += e.Size
 		}
 	}
-	const steps = ramLimit / hugePage
+	const steps = plainMax / hugePage
 	n := uint64(sort.Search(steps, func(i int) bool {
 		_, problem := r.place(newSpace(plainMap(uint64(i) * hugePage)))
 		return problem == ""
@@ -107,13 +119,14 @@ func (r request) fit(m Machine) (layout, error) {
 	case n*hugePage <= ram:
 		advice = "the memory map leaves no such place free"
 	}
-	return l, refuse(r.name, ErrNoRoom, "%s; the machine has %s: %s", problem, size(ram), advice)
+	// What firmware keeps of the memory is less than the next whole MiB.
+	return l, refuse(r.name, ErrNoRoom, "%s; the machine has %d MiB: %s", problem, alignUp(ram, oneMiB)>>20, advice)
 }
 
 // plainMap is the memory map of a PC with so many bytes of RAM, all below 4 GiB.
 func plainMap(ram uint64) []e820.Entry {
 	return []e820.Entry{
-		{Addr: 0, Size: min(ram, biosTop), Type: e820.RAM},
+		{Addr: 0, Size: min(ram, plainLow), Type: e820.RAM},
 		{Addr: oneMiB, Size: max(ram, oneMiB) - oneMiB, Type: e820.RAM},
 	}
 }
@@ -133,13 +146,13 @@ func (m Machine) check(name string, limit uint64) error {
 	return nil
 }
 
-// size is n bytes in words, exact where that is short.
+// size is n bytes in words, rounded to what a reader needs.
 func size(n uint64) string {
 	switch {
 	case n < 10<<10:
 		return fmt.Sprintf("%d bytes", n)
-	case n < 10<<20:
+	case n < oneMiB:
 		return fmt.Sprintf("%.4g KiB", float64(n)/(1<<10))
 	}
-	return fmt.Sprintf("%.6g MiB", float64(n)/(1<<20))
+	return fmt.Sprintf("%.4g MiB", float64(n)/oneMiB)
 }

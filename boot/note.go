@@ -23,7 +23,7 @@ func (k *elfImage) pvhEntry(p elf.Prog64) (entry uint64, ok bool, err error) {
 	if p.Align == 8 { // as .note.gnu.property has it
 		align = 8
 	}
-	for len(b) > 0 {
+	for len(b) >= noteHead {
 		n, rest, good := nextNote(b, align)
 		if !good {
 			return 0, false, k.malformed("its note segment breaks off in a note")
@@ -50,20 +50,19 @@ type note struct {
 	desc []byte
 }
 
-// nextNote splits the first note off b.
+// noteHead is the size of namesz, descsz and type.
+const noteHead = 12
+
+// nextNote splits the first note off b, which has at least noteHead bytes.
 func nextNote(b []byte, align uint64) (n note, rest []byte, ok bool) {
-	const head = 12 // namesz, descsz, type
-	if len(b) < head {
-		return n, nil, false
-	}
 	le := binary.LittleEndian
 	namesz, descsz := uint64(le.Uint32(b)), uint64(le.Uint32(b[4:]))
-	desc := alignUp(head+namesz, align)
+	desc := alignUp(noteHead+namesz, align)
 	end := desc + descsz
 	if end > uint64(len(b)) {
 		return n, nil, false
 	}
-	n = note{string(b[head : head+namesz]), le.Uint32(b[8:]), b[desc:end]}
+	n = note{string(b[noteHead : noteHead+namesz]), le.Uint32(b[8:]), b[desc:end]}
 	// The last note need not be padded.
 	return n, b[min(alignUp(end, align), uint64(len(b))):], true
 }

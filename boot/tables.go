@@ -29,12 +29,15 @@ const (
 	pteHuge    = 1 << 7 // in a page directory: maps 2 MiB
 )
 
+// tablesSize is one page map level 4, one directory pointer table, and a
+// directory for each of four GiB.
+const tablesSize = (1 + 1 + 4) * pageSize
+
 // pageTables are four-level tables to lie at gpa, which map the first 4 GiB to
 // themselves in pages of 2 MiB: all that the loader places, whatever ACPI tables
-// the kernel looks at, and the APICs. One page map level 4, one directory
-// pointer table, four directories.
+// the kernel looks at, and the APICs.
 func pageTables(gpa uint64) []byte {
-	b := make([]byte, tableSize)
+	b := make([]byte, tablesSize)
 	put := func(table, i int, entry uint64) {
 		binary.LittleEndian.PutUint64(b[table*pageSize+i*8:], entry|ptePresent|pteWrite)
 	}
