@@ -98,7 +98,7 @@ type PCI struct {
 func (c Config) validate() error {
 	switch {
 	case c.Base%16 != 0 || c.Base < regionStart || c.Base >= regionEnd:
-		return fmt.Errorf("Base %#x: give a multiple of 16 from %#x to %#x", c.Base, regionStart, regionEnd-1)
+		return fmt.Errorf("base %#x: give a multiple of 16 from %#x to %#x", c.Base, regionStart, regionEnd-1)
 	case len(c.CPUs) == 0 || !c.CPUs[0].Enabled:
 		return errors.New("CPUs: the first is the boot processor: give one that is enabled")
 	case c.Power.SleepTypeS5 > 7:

@@ -56,7 +56,7 @@ func requireContent(t *testing.T, said string) {
 // optimizes (-oa). It finds nothing to complain of, and the result is the table.
 func TestIASL(t *testing.T) {
 	iasl := acpica(t, "iasl")
-	each(t, func(t *testing.T, c Config, tables Tables) {
+	each(t, func(t *testing.T, _ Config, tables Tables) {
 		dir, found := unpack(t, tables)
 		for signature, data := range found {
 			requireContent(t, run(t, dir, iasl, "-d", signature+".dat"))
@@ -89,17 +89,23 @@ func anonymous(table []byte) []byte {
 }
 
 // ACPICA's interpreter loads the DSDT without complaint, and without running a
-// single method: nothing in it can cost an exit at boot.
+// single method: nothing in it can cost an exit at boot. (acpiexec sleeps for a
+// second before it ends, so these tests are few and run side by side.)
 func TestInterpreterLoadsDSDT(t *testing.T) {
 	acpiexec := acpica(t, "acpiexec")
-	each(t, func(t *testing.T, c Config, tables Tables) {
-		dir, _ := unpack(t, tables)
-		said := run(t, dir, acpiexec, "-r", "-b", `evaluate \_S5; resources \_SB.GED`, "DSDT.dat")
-		requireContent(t, said)
-		require.Contains(t, said, "Executed 0 _INI methods requiring 0 _STA executions")
-		require.Regexp(t, `\[Package\] Contains 4 Elements:\s+\[Integer\] = 0000000000000005`, said)
-		require.Regexp(t, `Triggering : Level\s+Polarity : ActiveHigh`, said)
-	})
+	for _, name := range []string{"bare", "full-64"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tables, err := Build(machines()[name])
+			require.NoError(t, err)
+			dir, _ := unpack(t, tables)
+			said := run(t, dir, acpiexec, "-r", "-b", `evaluate \_S5; resources \_SB.GED`, "DSDT.dat")
+			requireContent(t, said)
+			require.Contains(t, said, "Executed 0 _INI methods requiring 0 _STA executions")
+			require.Regexp(t, `\[Package\] Contains 4 Elements:\s+\[Integer\] = 0000000000000005`, said)
+			require.Regexp(t, `Triggering : Level\s+Polarity : ActiveHigh`, said)
+		})
+	}
 }
 
 // _EVT notifies the power button when its bit is pending, and only then. The
@@ -108,9 +114,10 @@ func TestInterpreterRunsEvent(t *testing.T) {
 	acpiexec := acpica(t, "acpiexec")
 	tables, err := Build(full(1))
 	require.NoError(t, err)
-	dir, _ := unpack(t, tables)
-	for events, pressed := range map[string]bool{"0x00": false, "0x01": true, "0xFE": false, "0xFF": true} {
+	for events, pressed := range map[string]bool{"0x01": true, "0xFE": false} {
 		t.Run(events, func(t *testing.T) {
+			t.Parallel()
+			dir, _ := unpack(t, tables)
 			said := run(t, dir, acpiexec, "-r", "-fv", events, "-b", `evaluate \_SB.GED._EVT 9`, "DSDT.dat")
 			requireContent(t, said)
 			require.Equal(t, pressed, strings.Contains(said, "Received a Device Notify on [PWRB]"), said)
