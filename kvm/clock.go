@@ -44,7 +44,7 @@ func (c *VCPU) SetTSCKHz(khz int) error {
 }
 
 // KVMClockCtrl tells the guest that it was paused, so that its watchdogs do not
-// bark (KVM API §4.71). Without kvmclock in the guest it fails with EINVAL.
+// bark (KVM API §4.70). Without kvmclock in the guest it fails with EINVAL.
 func (c *VCPU) KVMClockCtrl() error {
 	_, err := ioctl(c.fd, reqKVMClockCtrl, 0)
 	return err

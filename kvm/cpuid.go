@@ -50,7 +50,7 @@ func (c *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	return detail(set(c.fd, reqSetCPUID2, head), "vCPU %d, %d entries", c.id, len(entries))
 }
 
-// CPUID returns what was set, as KVM has adjusted it (KVM API §4.21).
+// CPUID returns what was set, as KVM has adjusted it (KVM API §4.20).
 func (c *VCPU) CPUID() ([]CPUIDEntry, error) {
 	return cpuidEntries(c.fd, reqGetCPUID2)
 }

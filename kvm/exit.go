@@ -154,18 +154,38 @@ type UnknownExit struct {
 	Hardware uint64 // for code 0, KVM_EXIT_UNKNOWN: the processor's reason
 }
 
-// Reason names the exit in short.
-func (*IOExit) Reason() string              { return "io" }
-func (*MMIOExit) Reason() string            { return "mmio" }
-func (*HaltExit) Reason() string            { return "hlt" }
-func (*ShutdownExit) Reason() string        { return "shutdown" }
-func (*FailEntryExit) Reason() string       { return "fail-entry" }
-func (*InternalErrorExit) Reason() string   { return "internal-error" }
-func (*SystemEventExit) Reason() string     { return "system-event" }
-func (*DebugExit) Reason() string           { return "debug" }
+// Reason returns "io".
+func (*IOExit) Reason() string { return "io" }
+
+// Reason returns "mmio".
+func (*MMIOExit) Reason() string { return "mmio" }
+
+// Reason returns "hlt".
+func (*HaltExit) Reason() string { return "hlt" }
+
+// Reason returns "shutdown".
+func (*ShutdownExit) Reason() string { return "shutdown" }
+
+// Reason returns "fail-entry".
+func (*FailEntryExit) Reason() string { return "fail-entry" }
+
+// Reason returns "internal-error".
+func (*InternalErrorExit) Reason() string { return "internal-error" }
+
+// Reason returns "system-event".
+func (*SystemEventExit) Reason() string { return "system-event" }
+
+// Reason returns "debug".
+func (*DebugExit) Reason() string { return "debug" }
+
+// Reason returns "irq-window".
 func (*InterruptWindowExit) Reason() string { return "irq-window" }
-func (*IOAPICEOIExit) Reason() string       { return "ioapic-eoi" }
-func (*UnknownExit) Reason() string         { return "unknown" }
+
+// Reason returns "ioapic-eoi".
+func (*IOAPICEOIExit) Reason() string { return "ioapic-eoi" }
+
+// Reason returns "unknown".
+func (*UnknownExit) Reason() string { return "unknown" }
 
 func (*IOExit) sealed()              {}
 func (*MMIOExit) sealed()            {}

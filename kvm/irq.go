@@ -11,7 +11,7 @@ type (
 	// IRQChip is struct kvm_irqchip: the state of one interrupt controller in
 	// the kernel, as its chip lays it out (KVM API §4.26).
 	IRQChip = kvm.IRQChip
-	// PITState2 is struct kvm_pit_state2: the state of the timer chip (KVM API §4.31).
+	// PITState2 is struct kvm_pit_state2: the state of the timer chip (KVM API §4.72).
 	PITState2 = kvm.PITState2
 )
 
@@ -107,12 +107,10 @@ type msi struct {
 	addressLo uint32
 	addressHi uint32
 	data      uint32
-	flags     uint32
-	devid     uint32
-	_         [12]uint8
+	_         [20]uint8 // flags, device id: not for x86
 }
 
-// SignalMSI delivers a message at once, without a route (KVM API §4.70).
+// SignalMSI delivers a message at once, without a route (KVM API §4.71).
 // delivered is false when the guest has blocked it.
 func (v *VM) SignalMSI(m MSI) (delivered bool, err error) {
 	k := msi{addressLo: uint32(m.Address), addressHi: uint32(m.Address >> 32), data: m.Data}
@@ -142,11 +140,10 @@ const (
 
 // routeEntry is struct kvm_irq_routing_entry.
 type routeEntry struct {
-	gsi   uint32
-	kind  uint32
-	flags uint32
-	_     uint32
-	u     [8]uint32 // irqchip: chip, pin. msi: address low, address high, data
+	gsi  uint32
+	kind uint32
+	_    [2]uint32
+	u    [8]uint32 // irqchip: chip, pin. msi: address low, address high, data
 }
 
 // SetGSIRouting replaces all routes, those that CreateIRQChip has made, too (KVM

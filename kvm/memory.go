@@ -36,7 +36,7 @@ func (v *VM) SetMemoryRegion(r MemoryRegion) error {
 }
 
 // SetTSSAddr places the three pages that Intel processors need to run real mode
-// in the guest (KVM API §4.10). gpa lies below 4 GiB, where the guest has
+// in the guest (KVM API §4.36). gpa lies below 4 GiB, where the guest has
 // neither memory nor devices.
 func (v *VM) SetTSSAddr(gpa uint64) error {
 	_, err := ioctl(v.fd, reqSetTSSAddr, uintptr(gpa))

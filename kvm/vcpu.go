@@ -222,7 +222,7 @@ const (
 	DebugBlockIRQ   uint32 = 1 << 20 // KVM_GUESTDBG_BLOCKIRQ: no interrupts while stepping
 )
 
-// GuestDebug is struct kvm_guest_debug (KVM API §4.65).
+// GuestDebug is struct kvm_guest_debug (KVM API §4.87).
 type GuestDebug struct {
 	Control  uint32
 	_        uint32
@@ -230,7 +230,7 @@ type GuestDebug struct {
 }
 
 // SetGuestDebug sets what ends in a DebugExit; a zero GuestDebug, nothing (KVM
-// API §4.65).
+// API §4.87).
 func (c *VCPU) SetGuestDebug(g *GuestDebug) error {
 	return detail(set(c.fd, reqSetGuestDebug, g), "control %#x", g.Control)
 }
@@ -242,7 +242,7 @@ type signalMask struct {
 }
 
 // SetSignalMask sets the signals that are blocked during Run: bit n-1 of mask is
-// signal n (KVM API §4.17).
+// signal n (KVM API §4.21).
 func (c *VCPU) SetSignalMask(mask uint64) error {
 	s := signalMask{len: 8}
 	for i := range s.set {
