@@ -12,10 +12,9 @@ import (
 
 // What an ELF file does not say, and x86 Linux's setup header would.
 const (
-	elfCmdlineMax  = 2047       // COMMAND_LINE_SIZE - 1, arch/x86/include/asm/setup.h
-	elfInitrdMax   = 0x7fffffff // initrd_addr_max of 64-bit kernels
-	elfProtocol    = 0x020f     // the newest setup header we know
-	setupSignature = bootparam.MagicSignature
+	elfCmdlineMax = 2047       // COMMAND_LINE_SIZE - 1, arch/x86/include/asm/setup.h
+	elfInitrdMax  = 0x7fffffff // initrd_addr_max of 64-bit kernels
+	elfProtocol   = 0x020f     // the newest setup header we know
 )
 
 // Load implements Image by PVH or the 64-bit boot protocol. The bss is not
@@ -55,7 +54,7 @@ func (k *elfImage) Load(mem io.WriterAt, m Machine) (Entry, error) {
 	var zero zeroPage
 	zero.setHeader(bootparam.SetupHeader{
 		BootFlag:  bootFlag,
-		Header:    setupSignature,
+		Header:    bootparam.MagicSignature,
 		Version:   elfProtocol,
 		LoadFlags: bootparam.LoadedHigh,
 	})
