@@ -226,7 +226,7 @@ func TestWidthsAndOffsets(t *testing.T) {
 	require.Equal(t, 1, p.resets)
 }
 
-func TestNothingAttached(t *testing.T) {
+func TestNothingAttached(*testing.T) {
 	k := New(Config{})
 	k.Command().Store(0, []byte{cmdWriteRAM})
 	k.Data().Store(0, []byte{ctrKeyboardInt | ctrAuxInt})

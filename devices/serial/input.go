@@ -53,18 +53,18 @@ func (u *UART) offer(p []byte, errors byte) (int, <-chan struct{}) {
 	if n == len(p) {
 		return n, nil
 	}
-	if u.receptor == nil {
-		u.receptor = make(chan struct{})
+	if u.inputRoom == nil {
+		u.inputRoom = make(chan struct{})
 	}
-	return n, u.receptor
+	return n, u.inputRoom
 }
 
 // wakeSender lets a waiting sender try again, once the receiver is half empty:
 // not for each byte that the guest reads.
 func (u *UART) wakeSender() {
-	if s := &u.regs; u.receptor != nil && s.listens() && s.rx.n <= s.depth()/2 {
-		close(u.receptor)
-		u.receptor = nil
+	if s := &u.regs; u.inputRoom != nil && s.listens() && s.rx.n <= s.depth()/2 {
+		close(u.inputRoom)
+		u.inputRoom = nil
 	}
 }
 

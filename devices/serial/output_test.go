@@ -194,3 +194,28 @@ func TestFailingOutput(t *testing.T) {
 		require.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
 	})
 }
+
+func TestSendingDoesNotAllocate(t *testing.T) {
+	u := New(Config{})
+	open(u, 0, ierTHRE)
+	p := []byte{'x'}
+	require.Zero(t, testing.AllocsPerRun(1000, func() {
+		u.Load(regLSR, p)
+		u.Store(regData, p)
+	}))
+}
+
+func BenchmarkSend(b *testing.B) {
+	u := New(Config{})
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- u.Serve(ctx) }()
+	p := []byte{'x'}
+	b.ReportAllocs()
+	for b.Loop() {
+		u.Load(regLSR, p)
+		u.Store(regData, p)
+	}
+	cancel()
+	require.NoError(b, <-done)
+}

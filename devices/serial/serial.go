@@ -36,12 +36,12 @@ type UART struct {
 	line        devices.Line
 	onFirstByte func()
 
-	mu       sync.Mutex
-	regs     state
-	irq      bool // level of line
-	output   output
-	first    bool          // the guest has sent a byte
-	receptor chan struct{} // closed when the receiver may have room; nil if nobody waits
+	mu        sync.Mutex
+	regs      state
+	irq       bool // level of line
+	output    output
+	first     bool          // the guest has sent a byte
+	inputRoom chan struct{} // closed when the receiver may have room; nil if nobody waits
 }
 
 // New returns a UART as it is after a reset. What the guest sends leaves it
