@@ -1,6 +1,7 @@
 package kvm_test
 
 import (
+	"encoding/binary"
 	"runtime"
 	"testing"
 
@@ -20,9 +21,11 @@ type guest struct {
 }
 
 const (
+	faultAddr = 0x0f00 // where all interrupts go at first
 	codeAddr  = 0x1000
 	stackAddr = 0x8000
 	memSize   = 1 << 20
+	faultPort = 0xee
 )
 
 // newGuest makes a guest whose first instruction is code's first byte. prepare
@@ -37,6 +40,11 @@ func newGuest(t testing.TB, code []byte, prepare func(*guest)) *guest {
 
 	g.mem = mapMemory(t, memSize)
 	copy(g.mem[codeAddr:], code)
+	// An exception that nobody expects ends in an exit that nobody expects.
+	copy(g.mem[faultAddr:], []byte{0xe6, faultPort, 0xf4}) // out faultPort, al; hlt
+	for v := range 256 {
+		g.handle(uint8(v), faultAddr)
+	}
 	require.NoError(t, g.vm.SetMemoryRegion(kvm.MemoryRegion{
 		Slot: 0, Flags: kvm.MemLogDirtyPages, Size: memSize, HVA: addressOf(g.mem),
 	}))
@@ -66,6 +74,25 @@ func (g *guest) start(t testing.TB, ip uint64) {
 	}
 	require.NoError(t, g.cpu.SetSregs(&s))
 	require.NoError(t, g.cpu.SetRegs(&kvm.Regs{RIP: ip, RSP: stackAddr, RFLAGS: 2}))
+}
+
+// protect switches to flat 32-bit protected mode, without an interrupt table.
+func (g *guest) protect(t testing.TB) {
+	t.Helper()
+	s, err := g.cpu.Sregs()
+	require.NoError(t, err)
+	s.CR0 |= 1 // PE
+	s.IDT = kvm.Descriptor{}
+	data := kvm.Segment{Selector: 16, Limit: 0xffffffff, Typ: 3, Present: 1, DB: 1, S: 1, G: 1}
+	s.DS, s.ES, s.FS, s.GS, s.SS = data, data, data, data, data
+	s.CS = data
+	s.CS.Selector, s.CS.Typ = 8, 11
+	require.NoError(t, g.cpu.SetSregs(&s))
+}
+
+// handle points a vector of the real-mode interrupt table to addr.
+func (g *guest) handle(vector uint8, addr uint16) {
+	binary.LittleEndian.PutUint32(g.mem[4*int(vector):], uint32(addr))
 }
 
 // run runs the guest to its next exit, which must be of type E.
