@@ -9,24 +9,42 @@ import (
 	"context"
 	"io"
 	"os"
+
+	"github.com/huskvm/husk/internal/doctor"
+	"github.com/huskvm/husk/vmm"
 )
 
 // verbs is the table of husk's commands, in the order in which help lists them.
 func verbs() []verb {
 	return []verb{
+		bootVerb(),
+		doctorVerb(),
 		helpVerb(),
 		versionVerb(),
+		docsVerb(),
+		guardVerb(),
 	}
 }
 
-// An env is what a verb sees of the process around it. Tests make their own.
+// An env is what a verb sees of the process around it, and of the host. Tests
+// make their own.
 type env struct {
 	stdin          *os.File
 	stdout, stderr io.Writer
 	getenv         func(string) string
+
+	newMachine func(vmm.Config) (machine, error)
+	canBoot    func() error // why KVM boots no stock kernel, nil where it does
+	examine    func() *doctor.Report
+	lab        func(ctx context.Context, args []string) (int, error) // husk with args, in the lab
 }
 
 func main() {
-	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+	e := &env{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv,
+		newMachine: func(cfg vmm.Config) (machine, error) { return vmm.New(cfg) },
+		canBoot:    func() error { return doctor.CanBoot("") },
+		examine:    doctor.Host{}.Examine,
+	}
 	os.Exit(dispatch(context.Background(), e, os.Args[1:]))
 }

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/huskvm/husk/internal/hostkernel"
+	"github.com/huskvm/husk/vmm"
+)
+
+// kernelVariable names the kernel to boot where no flag does.
+const kernelVariable = "HUSK_KERNEL"
+
+// bootFlags are the flags of husk boot.
+type bootFlags struct {
+	kernel    string
+	initrds   []string
+	added     []string
+	cmdline   string
+	memory    string
+	cpus      int
+	cpu       string
+	backing   string
+	serial    string
+	timeout   time.Duration
+	accel     string
+	onReboot  string
+	debugExit bool
+	dryRun    bool
+	stats     string
+	logLevel  string
+	logFormat string
+}
+
+func bootVerb() verb {
+	return verb{
+		name:  "boot",
+		args:  "[flags]",
+		short: "boot a kernel, with its console here",
+		long: `Boots a Linux kernel (bzImage or ELF vmlinux). Its serial console is this terminal, or
+standard input and output where they are pipes or files.
+
+On a terminal all keys go to the guest, but for Ctrl-A followed by
+  X       end husk and the guest at once (exit code 0)
+  P       press the guest's power button
+  H       list these keys
+  Ctrl-A  send Ctrl-A
+A serial line does not carry the window's size: run "stty rows R cols C" in the guest,
+or resize where it has it.
+
+SIGINT, SIGTERM and SIGHUP press the guest's power button. A second one ends husk at
+once, with 128 and the signal's number as exit code.
+
+Exit codes:
+  0    the guest powered off, or rebooted, or Ctrl-A X was pressed
+  N    the value that the guest wrote to the debug-exit device (modulo 256)
+  121  the guest asked for a reboot, and --on-reboot=fail
+  122  triple fault, or KVM could not go on: registers and a hint are on stderr
+  123  the guest's kernel panicked
+  124  --timeout was up
+  125  husk itself failed, wrong usage included`,
+		examples: `# The newest kernel in /boot, without an initrd: it panics for want of a root, exit code 123
+husk boot
+# A kernel and an initrd, a quiet console
+husk boot -k bzImage -i initrd.img -a "quiet"
+# In CI: no longer than a minute, figures as JSON
+husk boot -k bzImage -i test.cpio --timeout 1m --debug-exit --stats stats.json </dev/null
+# What would be loaded where, without starting anything
+husk boot -k vmlinux -m 5G -c 4 --dry-run`,
+		define: func(fs *pflag.FlagSet) runner {
+			f := &bootFlags{}
+			f.define(fs)
+			return func(ctx context.Context, e *env, args []string) (int, error) {
+				if err := noArgs(args); err != nil {
+					return 0, err
+				}
+				if err := f.check(fs); err != nil {
+					return 0, err
+				}
+				return f.boot(ctx, e, fs)
+			}
+		},
+	}
+}
+
+func (f *bootFlags) define(fs *pflag.FlagSet) {
+	fs.StringVarP(&f.kernel, "kernel", "k", "", "kernel `FILE`: bzImage or ELF vmlinux (default $"+kernelVariable+", else the newest readable "+hostkernel.Dir+"/vmlinuz-*)")
+	fs.StringArrayVarP(&f.initrds, "initrd", "i", nil, "initramfs `FILE`; several are joined in the order given")
+	fs.StringArrayVarP(&f.added, "append", "a", nil, "`ARGS` added to the kernel's command line (\""+vmm.DefaultCommandLine+"\")")
+	fs.StringVar(&f.cmdline, "cmdline", "", "the `WHOLE` command line, instead")
+	fs.StringVarP(&f.memory, "memory", "m", "512M", "guest RAM: `SIZE` in MiB, or with K, M or G; a multiple of 2M")
+	fs.IntVarP(&f.cpus, "cpus", "c", 1, "`NUMBER` of virtual CPUs, 1 to 64")
+	fs.StringVar(&f.cpu, "cpu", "host", "CPU `MODEL`: host or max-migratable, and ,+feature or ,-feature")
+	fs.StringVar(&f.backing, "memory-backing", "thp", "what RAM is `MADE` of: thp (transparent huge pages), hugetlb (reserved huge pages), shared (a memfd)")
+	fs.StringVar(&f.serial, "serial", "stdio", "the `END` of the serial console: stdio, file:PATH, none")
+	fs.DurationVar(&f.timeout, "timeout", 0, "end the guest after this `TIME`, as 30s or 5m (default: never)")
+	fs.StringVar(&f.accel, "accel", "auto", "`WHERE` to run: kvm (/dev/kvm), lab (a software machine with KVM; slow), auto (kvm if it can boot a stock kernel, else lab)")
+	fs.StringVar(&f.onReboot, "on-reboot", "exit", "`WHAT` to do when the guest reboots: exit, restart, fail")
+	fs.BoolVar(&f.debugExit, "debug-exit", false, "give the guest a debug-exit device: a byte written to port 0xf4 is husk's exit code")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be done, and do nothing")
+	fs.StringVar(&f.stats, "stats", "", "write figures about the run as JSON to `FILE`, - for stderr")
+	fs.StringVar(&f.logLevel, "log-level", "warn", "what husk logs on stderr: `LEVEL` debug, info, warn or error")
+	fs.StringVar(&f.logFormat, "log-format", "text", "`FORMAT` of the log: text or json")
+}
+
+// check finds mistakes in the flags that need no look at the host.
+func (f *bootFlags) check(fs *pflag.FlagSet) error {
+	if fs.Changed("cmdline") && fs.Changed("append") {
+		return usagef("--append adds to the default command line, which --cmdline replaces; use one of them")
+	}
+	if f.timeout < 0 {
+		return usagef("--timeout %v: must not be negative", f.timeout)
+	}
+	for _, choice := range []struct{ flag, value, choices string }{
+		{"accel", f.accel, "auto kvm lab"},
+		{"on-reboot", f.onReboot, "exit restart fail"},
+		{"log-level", f.logLevel, "debug info warn error"},
+		{"log-format", f.logFormat, "text json"},
+	} {
+		if choice.value == "" || !containsWord(choice.choices, choice.value) {
+			return usagef("--%s %q: must be one of %s", choice.flag, choice.value, strings.ReplaceAll(choice.choices, " ", ", "))
+		}
+	}
+	if path, isFile := strings.CutPrefix(f.serial, serialFile); f.serial != "stdio" && f.serial != "none" && (!isFile || path == "") {
+		return usagef("--serial %q: must be stdio, none or file:PATH", f.serial)
+	}
+	return nil
+}
+
+func containsWord(words, word string) bool {
+	for _, w := range strings.Fields(words) {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+// boot does what the flags say, here or in the lab.
+func (f *bootFlags) boot(ctx context.Context, e *env, fs *pflag.FlagSet) (int, error) {
+	if f.kernel == "" {
+		if f.kernel = e.getenv(kernelVariable); f.kernel == "" {
+			newest, err := hostkernel.Newest(hostkernel.Dir)
+			if err != nil {
+				return 0, fmt.Errorf("%w, or set %s", err, kernelVariable)
+			}
+			f.kernel = newest.Path
+		}
+	}
+	cfg, files, err := f.config(fs)
+	defer files.close()
+	if err != nil {
+		return 0, err
+	}
+	if f.dryRun {
+		return exitOK, f.printPlan(e.stdout, cfg)
+	}
+	stats, err := openStatsFile(f.stats, e.stderr)
+	if err != nil {
+		return 0, err
+	}
+
+	accel := f.accel
+	if accel == "auto" {
+		accel = "kvm"
+		if err := e.canBoot(); err != nil {
+			fmt.Fprintf(e.stderr, "husk: %v; running in the lab, which is slow (husk doctor says more)\n", err)
+			accel = "lab"
+		}
+	}
+	if accel == "lab" {
+		return f.bootInLab(ctx, e, fs)
+	}
+
+	s := &session{env: e, flags: f, cfg: cfg}
+	code, err := s.run(ctx)
+	if err != nil {
+		code = exitFailed
+	}
+	return code, errors.Join(err, stats.write(s.report(code, err)))
+}
+
+// config turns the flags into the machine's blueprint. files are what it reads
+// from; they must be closed in any case.
+func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, err error) {
+	cfg.CPUs, cfg.DebugExit = f.cpus, f.debugExit
+	if f.cpus < 1 { // 0 would be vmm's default
+		return cfg, nil, usagef("--cpus %d: must be 1 or more", f.cpus)
+	}
+	if cfg.Memory, err = vmm.ParseMemory(f.memory); err != nil {
+		return cfg, nil, fmt.Errorf("--memory: %w", err)
+	}
+	if cfg.CPU, err = vmm.ParseCPU(f.cpu); err != nil {
+		return cfg, nil, fmt.Errorf("--cpu: %w", err)
+	}
+	if cfg.Backing, err = vmm.ParseBacking(f.backing); err != nil {
+		return cfg, nil, fmt.Errorf("--memory-backing: %w", err)
+	}
+	cfg.CommandLine = strings.Join(append([]string{vmm.DefaultCommandLine}, f.added...), " ")
+	if fs.Changed("cmdline") {
+		cfg.CommandLine = f.cmdline
+	}
+
+	kernel, closer, err := vmm.OpenSource(f.kernel)
+	if err != nil {
+		return cfg, files, fmt.Errorf("kernel: %w", err)
+	}
+	cfg.Kernel, files = kernel, append(files, closer)
+	for _, path := range f.initrds {
+		initrd, closer, err := vmm.OpenSource(path)
+		if err != nil {
+			return cfg, files, fmt.Errorf("initrd: %w", err)
+		}
+		cfg.Initrds, files = append(cfg.Initrds, initrd), append(files, closer)
+	}
+	return cfg, files, cfg.Validate()
+}
+
+func (f *bootFlags) printPlan(w io.Writer, cfg vmm.Config) error {
+	plan, err := vmm.PlanOf(cfg)
+	if err != nil {
+		return err
+	}
+	if f.logFormat == "json" {
+		out := json.NewEncoder(w)
+		out.SetIndent("", "  ")
+		return out.Encode(plan)
+	}
+	_, err = fmt.Fprint(w, plan)
+	return err
+}
+
+// openFiles are files that end with the verb.
+type openFiles []io.Closer
+
+func (o openFiles) close() {
+	for _, c := range o {
+		_ = c.Close()
+	}
+}
+
+// bootInLab runs the same command in the lab, on the lab's own KVM.
+func (f *bootFlags) bootInLab(ctx context.Context, e *env, fs *pflag.FlagSet) (int, error) {
+	args, err := f.labArgs(fs)
+	if err != nil {
+		return 0, err
+	}
+	return e.lab(ctx, args)
+}
+
+// labArgs are the arguments for husk in the lab: the same flags, with --accel kvm
+// and with absolute paths.
+func (f *bootFlags) labArgs(fs *pflag.FlagSet) ([]string, error) {
+	args := []string{"boot"}
+	var failed error
+	absolute := func(path string) string {
+		path, err := filepath.Abs(path)
+		failed = errors.Join(failed, err)
+		return path
+	}
+	fs.Visit(func(flag *pflag.Flag) {
+		values := []string{flag.Value.String()}
+		if list, ok := flag.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, v := range values {
+			switch flag.Name {
+			case "accel", "kernel":
+				continue
+			case "initrd":
+				v = absolute(v)
+			case "stats":
+				if v != "-" {
+					v = absolute(v)
+				}
+			case "serial":
+				if path, ok := strings.CutPrefix(v, serialFile); ok {
+					v = serialFile + absolute(path)
+				}
+			}
+			args = append(args, "--"+flag.Name+"="+v)
+		}
+	})
+	return append(args, "--accel=kvm", "--kernel="+absolute(f.kernel)), failed
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/huskvm/husk/vmm"
+)
+
+func TestTimeout(t *testing.T) {
+	h := newFakeHost(t)
+	h.run = untilEnded
+	require.Equal(t, exitTimeout, h.husk("boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1ms"))
+	require.Equal(t, "husk: timeout: the guest had not ended after 1ms; a longer --timeout gives it more\n", h.err.String())
+	require.Equal(t, 1, h.closed)
+}
+
+func TestTheGuestsOwnEndWinsOverATimeout(t *testing.T) {
+	h := newFakeHost(t)
+	h.run = func(ctx context.Context, _ *fakeMachine) (*vmm.Result, error) {
+		<-ctx.Done()
+		return &vmm.Result{Outcome: vmm.DebugExit, Code: 9}, nil
+	}
+	require.Equal(t, 9, h.husk("boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1ms"))
+}
+
+func TestAReaderThatStoppedDoesNotKeepHusk(t *testing.T) {
+	kernel := file(t, "bzImage", "kernel")
+	h := newFakeHost(t)
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		h.run = func(context.Context, *fakeMachine) (*vmm.Result, error) {
+			<-stuck // in a write that nobody reads
+			return nil, nil
+		}
+		stats := filepath.Join(t.TempDir(), "stats.json")
+		require.Equal(t, exitTimeout, h.husk("boot", "-k", kernel, "--timeout=1m", "--serial=none", "--stats", stats))
+		text, err := os.ReadFile(stats)
+		require.NoError(t, err)
+		require.Contains(t, string(text), `"io": 7`)
+		close(stuck)
+	})
+}
+
+func TestBrokenOutputEndsTheGuest(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	defer func() { _ = w.Close() }()
+	h := newFakeHost(t)
+	h.stdout = w
+	h.run = func(ctx context.Context, m *fakeMachine) (*vmm.Result, error) {
+		_, err := m.cfg.Serial.Out.Write([]byte("hello"))
+		require.ErrorIs(t, err, unix.EPIPE)
+		<-ctx.Done()
+		return &vmm.Result{Outcome: vmm.Cancelled}, err
+	}
+	require.Equal(t, exitFailed, h.husk("boot", "-k", file(t, "bzImage", "kernel")))
+	require.Regexp(t, "^husk: console output: .*broken pipe; .*\n$", h.err.String())
+}
+
+func TestSignals(t *testing.T) {
+	for name, signal := range map[string]unix.Signal{"SIGTERM": unix.SIGTERM, "SIGINT": unix.SIGINT, "SIGHUP": unix.SIGHUP} {
+		t.Run(name+" presses the power button", func(t *testing.T) {
+			h := newFakeHost(t)
+			h.run = func(ctx context.Context, m *fakeMachine) (*vmm.Result, error) {
+				require.NoError(t, unix.Kill(os.Getpid(), signal))
+				return untilPressed(ctx, m)
+			}
+			require.Equal(t, exitOK, h.husk("boot", "-k", file(t, "bzImage", "kernel")))
+			require.Contains(t, h.err.String(), "husk: "+name+": pressed the guest's power button")
+		})
+		t.Run(name+" twice ends the guest", func(t *testing.T) {
+			h := newFakeHost(t)
+			h.run = func(ctx context.Context, m *fakeMachine) (*vmm.Result, error) {
+				require.NoError(t, unix.Kill(os.Getpid(), signal))
+				<-m.pressed // and nothing comes of it
+				require.NoError(t, unix.Kill(os.Getpid(), signal))
+				return untilEnded(ctx, m)
+			}
+			require.Equal(t, 128+int(signal), h.husk("boot", "-k", file(t, "bzImage", "kernel")))
+			require.Contains(t, h.err.String(), "husk: "+name+": the guest was ended")
+		})
+	}
+}
+
+func TestConsoleIsPlainBytesWhenPiped(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer func() { _ = r.Close() }()
+	h := newFakeHost(t)
+	h.stdin = r
+	h.run = func(_ context.Context, m *fakeMachine) (*vmm.Result, error) {
+		buf := make([]byte, 16)
+		n, err := m.cfg.Serial.In.Read(buf)
+		require.NoError(t, err)
+		_, err = m.cfg.Serial.Out.Write(buf[:n])
+		require.NoError(t, err)
+		return &vmm.Result{Outcome: vmm.PowerOff}, nil
+	}
+	const typed = "\x01x\r\n\x03" // keys that would do something on a terminal
+	_, err = w.WriteString(typed)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	require.Equal(t, exitOK, h.husk("boot", "-k", file(t, "bzImage", "kernel")))
+	require.Equal(t, typed, h.out.String())
+}
+
+func TestConsoleToFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "console")
+	h := newFakeHost(t)
+	h.run = func(_ context.Context, m *fakeMachine) (*vmm.Result, error) {
+		require.Nil(t, m.cfg.Serial.In)
+		_, err := m.cfg.Serial.Out.Write([]byte("hello\r\n"))
+		return &vmm.Result{Outcome: vmm.PowerOff}, err
+	}
+	require.Equal(t, exitOK, h.husk("boot", "-k", file(t, "bzImage", "kernel"), "--serial=file:"+path))
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "hello\r\n", string(text))
+	require.Empty(t, h.out.String())
+}
+
+// readAll is a guest that takes input for ever and is ended from outside.
+func readAll(ctx context.Context, m *fakeMachine) (*vmm.Result, error) {
+	go func() {
+		<-ctx.Done()
+		_ = m.cfg.Serial.In.(interface{ SetReadDeadline(time.Time) error }).SetReadDeadline(time.Now())
+	}()
+	buf := make([]byte, 64)
+	for {
+		n, err := m.cfg.Serial.In.Read(buf)
+		if _, werr := m.cfg.Serial.Out.Write(buf[:n]); werr != nil {
+			return nil, werr
+		}
+		select {
+		case <-m.pressed:
+			return &vmm.Result{Outcome: vmm.PowerOff}, nil
+		default:
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return &vmm.Result{Outcome: vmm.Cancelled}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+func TestConsoleOnATerminal(t *testing.T) {
+	person, terminal, err := pty.Open()
+	require.NoError(t, err)
+	defer func() { _ = person.Close() }()
+	defer func() { _ = terminal.Close() }()
+	before, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	require.NoError(t, err)
+
+	h := newFakeHost(t)
+	h.stdin = terminal
+	running := make(chan struct{})
+	h.run = func(ctx context.Context, m *fakeMachine) (*vmm.Result, error) {
+		close(running)
+		return readAll(ctx, m)
+	}
+	code := make(chan int, 1)
+	go func() { code <- h.husk("boot", "-k", file(t, "bzImage", "kernel")) }()
+	<-running
+	_, err = person.WriteString("a\x03\x01\x01b\r\x01h\x01x")
+	require.NoError(t, err)
+	require.Equal(t, exitOK, <-code)
+	require.Equal(t, "a\x03\x01b\r", h.out.String(), "all keys but the commands reach the guest, unchanged")
+	require.Equal(t, strings.ReplaceAll(consoleKeys, "\n", "\r\n"), h.err.String())
+
+	after, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}
+
+func TestPowerButtonKey(t *testing.T) {
+	person, terminal, err := pty.Open()
+	require.NoError(t, err)
+	defer func() { _ = person.Close() }()
+	defer func() { _ = terminal.Close() }()
+	h := newFakeHost(t)
+	h.stdin = terminal
+	h.run = func(ctx context.Context, m *fakeMachine) (*vmm.Result, error) {
+		_, err := person.WriteString("\x01pa")
+		require.NoError(t, err)
+		_, err = m.cfg.Serial.In.Read(make([]byte, 1))
+		require.NoError(t, err)
+		return untilPressed(ctx, m)
+	}
+	require.Equal(t, exitOK, h.husk("boot", "-k", file(t, "bzImage", "kernel")))
+}
+
+func TestMessagesStartOnALineOfTheirOwn(t *testing.T) {
+	out := &output{w: &buffer{}, broken: func(error) {}}
+	require.False(t, out.midLine())
+	_, _ = out.Write([]byte("login: "))
+	require.True(t, out.midLine())
+	_, _ = out.Write([]byte("\n"))
+	require.False(t, out.midLine())
+}

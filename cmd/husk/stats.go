@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/huskvm/husk/vmm"
+)
+
+// A report is what --stats writes.
+type report struct {
+	ExitCode int         `json:"exit_code"`
+	Error    string      `json:"error,omitempty"` // what made husk fail
+	Result   *vmm.Result `json:"result,omitempty"`
+	vmm.Stats
+}
+
+// report is what the session has to tell, however far it came.
+func (s *session) report(code int, err error) report {
+	r := report{ExitCode: code, Result: s.result, Stats: s.stats}
+	if err != nil {
+		r.Error = err.Error()
+	}
+	return r
+}
+
+// A statsFile is where a report goes. The zero value is nowhere.
+type statsFile struct {
+	path   string    // "" where w is used
+	direct bool      // write into what is there, instead of replacing it
+	w      io.Writer // nil for nowhere
+}
+
+// openStatsFile makes sure, as far as that can be known before, that the report
+// can be written in the end: a boot may be long. "" is nowhere, and "-" is stderr.
+func openStatsFile(path string, stderr io.Writer) (statsFile, error) {
+	switch path {
+	case "":
+		return statsFile{}, nil
+	case "-":
+		return statsFile{w: stderr}, nil
+	}
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		if info.IsDir() {
+			return statsFile{}, fmt.Errorf("--stats %s: is a directory; name a file in it", path)
+		}
+		// A device, a pipe or a link: a new file in its place would destroy it.
+		return statsFile{path: path, direct: true}, nil
+	}
+	dir := filepath.Dir(path)
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return statsFile{}, fmt.Errorf("--stats %s: %w; make it a directory that can be written to",
+			path, &fs.PathError{Op: "write to", Path: dir, Err: err})
+	}
+	return statsFile{path: path}, nil
+}
+
+// write writes the report. A reader of the file sees all of it or nothing.
+func (s statsFile) write(r report) (err error) {
+	if s.path == "" && s.w == nil {
+		return nil
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("--stats: %w", err)
+	}
+	text = append(text, '\n')
+	switch {
+	case s.w != nil:
+		_, err = s.w.Write(text)
+	case s.direct:
+		err = os.WriteFile(s.path, text, 0o666)
+	default:
+		draft := filepath.Join(filepath.Dir(s.path), fmt.Sprintf(".%s.%d", filepath.Base(s.path), os.Getpid()))
+		if err = os.WriteFile(draft, text, 0o666); err == nil {
+			err = os.Rename(draft, s.path)
+		}
+		if err != nil {
+			_ = os.Remove(draft)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("--stats: %w", err)
+	}
+	return nil
+}
