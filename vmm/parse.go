@@ -16,8 +16,14 @@ import (
 // (MiB, as in qemu -m), "65536K". The result is in bytes.
 func ParseMemory(s string) (uint64, error) {
 	digits := strings.TrimRight(s, "kKmMgGtTiIbB")
-	shift, ok := map[string]uint{"": 20, "k": 10, "m": 20, "g": 30, "t": 40}[strings.TrimSuffix(strings.TrimSuffix(
-		strings.ToLower(s[len(digits):]), "b"), "i")]
+	shift := uint(20)
+	ok := len(digits) == len(s)
+	for i, unit := range []string{"k", "m", "g", "t"} {
+		switch strings.ToLower(s[len(digits):]) {
+		case unit, unit + "b", unit + "ib":
+			shift, ok = uint(10*(i+1)), true
+		}
+	}
 	n, err := strconv.ParseUint(digits, 10, 64)
 	if err != nil || !ok || n > math.MaxUint64>>shift {
 		return 0, fmt.Errorf("%w: memory %q is not an amount; write it as 512M or 5G", ErrConfig, s)

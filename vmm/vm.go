@@ -295,4 +295,7 @@ func (vm *VM) guestPanics(e pvpanic.Event) {
 	if e&pvpanic.Panicked != 0 {
 		vm.panicOnce.Do(func() { close(vm.panicking) })
 	}
+	if e&pvpanic.Shutdown != 0 {
+		vm.stop(Result{Outcome: PowerOff, Detail: "told by pvpanic"})
+	}
 }
