@@ -10,16 +10,17 @@ import (
 var ErrConfig = errors.New("acpi: bad configuration")
 
 // The BIOS read-only memory of a PC, where a kernel that was not told the
-// address of the root pointer looks for it (ACPI 6.5 §5.2.5.1).
+// address of the root pointer looks for it (ACPI 6.5 §5.2.5.1), up to where
+// the reset code is.
 const (
 	regionStart = 0xE0000
-	regionEnd   = 0x100000
+	regionEnd   = ResetVector
 )
 
 // A Config describes the machine. A device with a nil pointer does not exist.
 type Config struct {
 	// Base is the guest-physical address of the block of tables: a multiple
-	// of 16 in [0xE0000, 0x100000), with room for the block below the end.
+	// of 16 in [0xE0000, ResetVector), with room for the block below the end.
 	Base uint64
 
 	CPUs      []CPU
