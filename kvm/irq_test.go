@@ -313,3 +313,48 @@ func TestSplitIRQChip(t *testing.T) {
 	require.Error(t, err, "the I/O APIC does not")
 	require.Error(t, g.vm.CreateIRQChip())
 }
+
+func TestSplitIRQChipEndOfInterrupt(t *testing.T) {
+	g := newGuest(t, []byte{
+		0xfb, // sti
+		0xf4, // hlt
+	}, func(g *guest) {
+		g.need(t, kvm.CapSplitIRQChip)
+		require.NoError(t, g.vm.SplitIRQChip(24))
+	})
+	copy(g.mem[handlerAddr:], []byte{
+		0x66, 0xb9, 0x0b, 0x08, 0x00, 0x00, // mov ecx, 0x80b (x2APIC EOI)
+		0x66, 0x31, 0xc0, // xor eax, eax
+		0x66, 0x31, 0xd2, // xor edx, edx
+		0x0f, 0x30, // wrmsr
+		0xe6, 0x80, // out 0x80, al
+		0xe6, 0x80, // out 0x80, al
+	})
+	g.handle(irqVector, handlerAddr)
+	cpuid, err := g.sys.SupportedCPUID()
+	require.NoError(t, err)
+	require.NoError(t, g.cpu.SetCPUID(cpuid))
+	s, err := g.cpu.Sregs()
+	require.NoError(t, err)
+	s.ApicBase |= 0xc00 // global enable, x2APIC
+	require.NoError(t, g.cpu.SetSregs(&s))
+	g.enableAPIC(t)
+
+	level := kvm.MSI{Address: 0xfee00000, Data: 1<<15 | 1<<14 | irqVector}
+	require.NoError(t, g.vm.SetGSIRouting([]kvm.Route{{GSI: irqGSI, MSI: &level}}))
+	delivered, err := g.vm.SignalMSI(level)
+	require.NoError(t, err)
+	require.True(t, delivered)
+	// The exit comes with the next entry into the guest. Where KVM emulates the
+	// guest that is after the first OUT.
+	exit, err := g.cpu.Run()
+	require.NoError(t, err)
+	if exit.Reason() == "io" {
+		exit, err = g.cpu.Run()
+		require.NoError(t, err)
+	}
+	require.IsType(t, &kvm.IOAPICEOIExit{}, exit)
+	eoi := exit.(*kvm.IOAPICEOIExit)
+	require.Equal(t, uint8(irqVector), eoi.Vector)
+	require.Equal(t, "ioapic-eoi", eoi.Reason())
+}

@@ -43,7 +43,8 @@ const (
 	MPSIPIReceived  = kvm.MPStateSipiReceived
 )
 
-// FPU is struct kvm_fpu: x87 and SSE state (KVM API §4.22).
+// FPU is struct kvm_fpu: x87 and SSE state (KVM API §4.22). KVM leaves MXCSR
+// out of it in both directions; XSave has it.
 type FPU struct {
 	FPR        [8][16]uint8
 	FCW        uint16
