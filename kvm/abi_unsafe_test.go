@@ -17,38 +17,37 @@ func TestABI(t *testing.T) {
 // ours has our side of everything in golden.
 func ours() map[string]uintptr {
 	var (
-		regs                    Regs
-		segment                 Segment
-		dtable                  Descriptor
-		sregs                   Sregs
-		fpu                     FPU
-		xcrs                    XCRS
-		debugregs               DebugRegs
-		vcpu_events             VCPUEvents
-		translation             Translation
-		guest_debug             GuestDebug
-		enable_cap              enableCap
-		cpuid_entry2            CPUIDEntry
-		msr_entry               MSR
-		userspace_memory_region UserspaceMemoryRegion
-		dirty_log               dirtyLog
-		clear_dirty_log         clearDirtyLog
-		coalesced_mmio_zone     coalescedZone
-		irqchip                 IRQChip
-		irq_level               irqLevel
-		irq_routing_entry       routeEntry
-		msi                     msi
-		irqfd                   irqfd
-		ioeventfd               ioeventfd
-		pit_config              pitConfig
-		pit_state2              PITState2
-		clock_data              ClockData
-		xcr                     kvm.XRC
-		pitChannel              kvm.PITChannelState
-		sigmask                 signalMask
+		regs                  Regs
+		segment               Segment
+		dtable                Descriptor
+		sregs                 Sregs
+		fpu                   FPU
+		xcrs                  XCRS
+		debugregs             DebugRegs
+		vcpuEvents            VCPUEvents
+		translation           Translation
+		guestDebug            GuestDebug
+		enableCap             enableCap
+		cpuidEntry2           CPUIDEntry
+		msrEntry              MSR
+		userspaceMemoryRegion UserspaceMemoryRegion
+		dirtyLog              dirtyLog
+		clearDirtyLog         clearDirtyLog
+		coalescedMMIOZone     coalescedZone
+		irqchip               IRQChip
+		irqLevel              irqLevel
+		irqRoutingEntry       routeEntry
+		msi                   msi
+		irqfd                 irqfd
+		ioeventfd             ioeventfd
+		pitConfig             pitConfig
+		pitState2             PITState2
+		clockData             ClockData
+		xcr                   kvm.XRC
+		pitChannel            kvm.PITChannelState
+		sigmask               signalMask
 	)
 	m := map[string]uintptr{
-
 		"sizeof kvm_regs": unsafe.Sizeof(regs),
 		"kvm_regs.rax":    unsafe.Offsetof(regs.RAX),
 		"kvm_regs.rbx":    unsafe.Offsetof(regs.RBX),
@@ -137,26 +136,26 @@ func ours() map[string]uintptr {
 
 		"sizeof kvm_mp_state": unsafe.Sizeof(MPState{}),
 
-		"sizeof kvm_vcpu_events":                   unsafe.Sizeof(vcpu_events),
-		"kvm_vcpu_events.exception":                unsafe.Offsetof(vcpu_events.E),
-		"kvm_vcpu_events.exception.nr":             unsafe.Offsetof(vcpu_events.E) + unsafe.Offsetof(vcpu_events.E.Nr),
-		"kvm_vcpu_events.exception.has_error_code": unsafe.Offsetof(vcpu_events.E) + unsafe.Offsetof(vcpu_events.E.HadErrorCode),
-		"kvm_vcpu_events.exception.pending":        unsafe.Offsetof(vcpu_events.E) + unsafe.Offsetof(vcpu_events.E.Pending),
-		"kvm_vcpu_events.exception.error_code":     unsafe.Offsetof(vcpu_events.E) + unsafe.Offsetof(vcpu_events.E.ErrorCode),
-		"kvm_vcpu_events.interrupt":                unsafe.Offsetof(vcpu_events.I),
-		"kvm_vcpu_events.interrupt.nr":             unsafe.Offsetof(vcpu_events.I) + unsafe.Offsetof(vcpu_events.I.Nr),
-		"kvm_vcpu_events.interrupt.soft":           unsafe.Offsetof(vcpu_events.I) + unsafe.Offsetof(vcpu_events.I.Soft),
-		"kvm_vcpu_events.interrupt.shadow":         unsafe.Offsetof(vcpu_events.I) + unsafe.Offsetof(vcpu_events.I.Shadow),
-		"kvm_vcpu_events.nmi":                      unsafe.Offsetof(vcpu_events.N),
-		"kvm_vcpu_events.nmi.pending":              unsafe.Offsetof(vcpu_events.N) + unsafe.Offsetof(vcpu_events.N.Pending),
-		"kvm_vcpu_events.nmi.masked":               unsafe.Offsetof(vcpu_events.N) + unsafe.Offsetof(vcpu_events.N.Masked),
-		"kvm_vcpu_events.sipi_vector":              unsafe.Offsetof(vcpu_events.SipiVector),
-		"kvm_vcpu_events.flags":                    unsafe.Offsetof(vcpu_events.Flags),
-		"kvm_vcpu_events.smi":                      unsafe.Offsetof(vcpu_events.S),
-		"kvm_vcpu_events.smi.latched_init":         unsafe.Offsetof(vcpu_events.S) + unsafe.Offsetof(vcpu_events.S.LatchedInit),
-		"kvm_vcpu_events.triple_fault":             unsafe.Offsetof(vcpu_events.TripleFault),
-		"kvm_vcpu_events.exception_has_payload":    unsafe.Offsetof(vcpu_events.ExceptionHasPayload),
-		"kvm_vcpu_events.exception_payload":        unsafe.Offsetof(vcpu_events.ExceptionPayload),
+		"sizeof kvm_vcpu_events":                   unsafe.Sizeof(vcpuEvents),
+		"kvm_vcpu_events.exception":                unsafe.Offsetof(vcpuEvents.E),
+		"kvm_vcpu_events.exception.nr":             unsafe.Offsetof(vcpuEvents.E) + unsafe.Offsetof(vcpuEvents.E.Nr),
+		"kvm_vcpu_events.exception.has_error_code": unsafe.Offsetof(vcpuEvents.E) + unsafe.Offsetof(vcpuEvents.E.HadErrorCode),
+		"kvm_vcpu_events.exception.pending":        unsafe.Offsetof(vcpuEvents.E) + unsafe.Offsetof(vcpuEvents.E.Pending),
+		"kvm_vcpu_events.exception.error_code":     unsafe.Offsetof(vcpuEvents.E) + unsafe.Offsetof(vcpuEvents.E.ErrorCode),
+		"kvm_vcpu_events.interrupt":                unsafe.Offsetof(vcpuEvents.I),
+		"kvm_vcpu_events.interrupt.nr":             unsafe.Offsetof(vcpuEvents.I) + unsafe.Offsetof(vcpuEvents.I.Nr),
+		"kvm_vcpu_events.interrupt.soft":           unsafe.Offsetof(vcpuEvents.I) + unsafe.Offsetof(vcpuEvents.I.Soft),
+		"kvm_vcpu_events.interrupt.shadow":         unsafe.Offsetof(vcpuEvents.I) + unsafe.Offsetof(vcpuEvents.I.Shadow),
+		"kvm_vcpu_events.nmi":                      unsafe.Offsetof(vcpuEvents.N),
+		"kvm_vcpu_events.nmi.pending":              unsafe.Offsetof(vcpuEvents.N) + unsafe.Offsetof(vcpuEvents.N.Pending),
+		"kvm_vcpu_events.nmi.masked":               unsafe.Offsetof(vcpuEvents.N) + unsafe.Offsetof(vcpuEvents.N.Masked),
+		"kvm_vcpu_events.sipi_vector":              unsafe.Offsetof(vcpuEvents.SipiVector),
+		"kvm_vcpu_events.flags":                    unsafe.Offsetof(vcpuEvents.Flags),
+		"kvm_vcpu_events.smi":                      unsafe.Offsetof(vcpuEvents.S),
+		"kvm_vcpu_events.smi.latched_init":         unsafe.Offsetof(vcpuEvents.S) + unsafe.Offsetof(vcpuEvents.S.LatchedInit),
+		"kvm_vcpu_events.triple_fault":             unsafe.Offsetof(vcpuEvents.TripleFault),
+		"kvm_vcpu_events.exception_has_payload":    unsafe.Offsetof(vcpuEvents.ExceptionHasPayload),
+		"kvm_vcpu_events.exception_payload":        unsafe.Offsetof(vcpuEvents.ExceptionPayload),
 
 		"sizeof kvm_translation":           unsafe.Sizeof(translation),
 		"kvm_translation.linear_address":   unsafe.Offsetof(translation.LinearAddress),
@@ -167,70 +166,70 @@ func ours() map[string]uintptr {
 
 		"sizeof kvm_interrupt": unsafe.Sizeof(uint32(0)),
 
-		"sizeof kvm_guest_debug":  unsafe.Sizeof(guest_debug),
-		"kvm_guest_debug.control": unsafe.Offsetof(guest_debug.Control),
-		"kvm_guest_debug.arch":    unsafe.Offsetof(guest_debug.DebugReg),
+		"sizeof kvm_guest_debug":  unsafe.Sizeof(guestDebug),
+		"kvm_guest_debug.control": unsafe.Offsetof(guestDebug.Control),
+		"kvm_guest_debug.arch":    unsafe.Offsetof(guestDebug.DebugReg),
 
-		"sizeof kvm_enable_cap": unsafe.Sizeof(enable_cap),
-		"kvm_enable_cap.cap":    unsafe.Offsetof(enable_cap.cap),
-		"kvm_enable_cap.flags":  unsafe.Offsetof(enable_cap.flags),
-		"kvm_enable_cap.args":   unsafe.Offsetof(enable_cap.args),
+		"sizeof kvm_enable_cap": unsafe.Sizeof(enableCap),
+		"kvm_enable_cap.cap":    unsafe.Offsetof(enableCap.cap),
+		"kvm_enable_cap.flags":  unsafe.Offsetof(enableCap.flags),
+		"kvm_enable_cap.args":   unsafe.Offsetof(enableCap.args),
 
 		"sizeof kvm_cpuid2": unsafe.Sizeof(listHeader{}),
 
-		"sizeof kvm_cpuid_entry2":   unsafe.Sizeof(cpuid_entry2),
-		"kvm_cpuid_entry2.function": unsafe.Offsetof(cpuid_entry2.Function),
-		"kvm_cpuid_entry2.index":    unsafe.Offsetof(cpuid_entry2.Index),
-		"kvm_cpuid_entry2.flags":    unsafe.Offsetof(cpuid_entry2.Flags),
-		"kvm_cpuid_entry2.eax":      unsafe.Offsetof(cpuid_entry2.EAX),
-		"kvm_cpuid_entry2.ebx":      unsafe.Offsetof(cpuid_entry2.EBX),
-		"kvm_cpuid_entry2.ecx":      unsafe.Offsetof(cpuid_entry2.ECX),
-		"kvm_cpuid_entry2.edx":      unsafe.Offsetof(cpuid_entry2.EDX),
+		"sizeof kvm_cpuid_entry2":   unsafe.Sizeof(cpuidEntry2),
+		"kvm_cpuid_entry2.function": unsafe.Offsetof(cpuidEntry2.Function),
+		"kvm_cpuid_entry2.index":    unsafe.Offsetof(cpuidEntry2.Index),
+		"kvm_cpuid_entry2.flags":    unsafe.Offsetof(cpuidEntry2.Flags),
+		"kvm_cpuid_entry2.eax":      unsafe.Offsetof(cpuidEntry2.EAX),
+		"kvm_cpuid_entry2.ebx":      unsafe.Offsetof(cpuidEntry2.EBX),
+		"kvm_cpuid_entry2.ecx":      unsafe.Offsetof(cpuidEntry2.ECX),
+		"kvm_cpuid_entry2.edx":      unsafe.Offsetof(cpuidEntry2.EDX),
 
 		"sizeof kvm_msrs": unsafe.Sizeof(listHeader{}),
 
-		"sizeof kvm_msr_entry": unsafe.Sizeof(msr_entry),
-		"kvm_msr_entry.index":  unsafe.Offsetof(msr_entry.Index),
-		"kvm_msr_entry.data":   unsafe.Offsetof(msr_entry.Data),
+		"sizeof kvm_msr_entry": unsafe.Sizeof(msrEntry),
+		"kvm_msr_entry.index":  unsafe.Offsetof(msrEntry.Index),
+		"kvm_msr_entry.data":   unsafe.Offsetof(msrEntry.Data),
 
 		"sizeof kvm_msr_list": unsafe.Sizeof(msrListHeader{}),
 
-		"sizeof kvm_userspace_memory_region":          unsafe.Sizeof(userspace_memory_region),
-		"kvm_userspace_memory_region.slot":            unsafe.Offsetof(userspace_memory_region.Slot),
-		"kvm_userspace_memory_region.flags":           unsafe.Offsetof(userspace_memory_region.Flags),
-		"kvm_userspace_memory_region.guest_phys_addr": unsafe.Offsetof(userspace_memory_region.GuestPhysAddr),
-		"kvm_userspace_memory_region.memory_size":     unsafe.Offsetof(userspace_memory_region.MemorySize),
-		"kvm_userspace_memory_region.userspace_addr":  unsafe.Offsetof(userspace_memory_region.UserspaceAddr),
+		"sizeof kvm_userspace_memory_region":          unsafe.Sizeof(userspaceMemoryRegion),
+		"kvm_userspace_memory_region.slot":            unsafe.Offsetof(userspaceMemoryRegion.Slot),
+		"kvm_userspace_memory_region.flags":           unsafe.Offsetof(userspaceMemoryRegion.Flags),
+		"kvm_userspace_memory_region.guest_phys_addr": unsafe.Offsetof(userspaceMemoryRegion.GuestPhysAddr),
+		"kvm_userspace_memory_region.memory_size":     unsafe.Offsetof(userspaceMemoryRegion.MemorySize),
+		"kvm_userspace_memory_region.userspace_addr":  unsafe.Offsetof(userspaceMemoryRegion.UserspaceAddr),
 
-		"sizeof kvm_dirty_log":       unsafe.Sizeof(dirty_log),
-		"kvm_dirty_log.slot":         unsafe.Offsetof(dirty_log.slot),
-		"kvm_dirty_log.dirty_bitmap": unsafe.Offsetof(dirty_log.bitmap),
+		"sizeof kvm_dirty_log":       unsafe.Sizeof(dirtyLog),
+		"kvm_dirty_log.slot":         unsafe.Offsetof(dirtyLog.slot),
+		"kvm_dirty_log.dirty_bitmap": unsafe.Offsetof(dirtyLog.bitmap),
 
-		"sizeof kvm_clear_dirty_log":       unsafe.Sizeof(clear_dirty_log),
-		"kvm_clear_dirty_log.slot":         unsafe.Offsetof(clear_dirty_log.slot),
-		"kvm_clear_dirty_log.num_pages":    unsafe.Offsetof(clear_dirty_log.pages),
-		"kvm_clear_dirty_log.first_page":   unsafe.Offsetof(clear_dirty_log.first),
-		"kvm_clear_dirty_log.dirty_bitmap": unsafe.Offsetof(clear_dirty_log.bitmap),
+		"sizeof kvm_clear_dirty_log":       unsafe.Sizeof(clearDirtyLog),
+		"kvm_clear_dirty_log.slot":         unsafe.Offsetof(clearDirtyLog.slot),
+		"kvm_clear_dirty_log.num_pages":    unsafe.Offsetof(clearDirtyLog.pages),
+		"kvm_clear_dirty_log.first_page":   unsafe.Offsetof(clearDirtyLog.first),
+		"kvm_clear_dirty_log.dirty_bitmap": unsafe.Offsetof(clearDirtyLog.bitmap),
 
-		"sizeof kvm_coalesced_mmio_zone": unsafe.Sizeof(coalesced_mmio_zone),
-		"kvm_coalesced_mmio_zone.addr":   unsafe.Offsetof(coalesced_mmio_zone.addr),
-		"kvm_coalesced_mmio_zone.size":   unsafe.Offsetof(coalesced_mmio_zone.size),
-		"kvm_coalesced_mmio_zone.pio":    unsafe.Offsetof(coalesced_mmio_zone.pio),
+		"sizeof kvm_coalesced_mmio_zone": unsafe.Sizeof(coalescedMMIOZone),
+		"kvm_coalesced_mmio_zone.addr":   unsafe.Offsetof(coalescedMMIOZone.addr),
+		"kvm_coalesced_mmio_zone.size":   unsafe.Offsetof(coalescedMMIOZone.size),
+		"kvm_coalesced_mmio_zone.pio":    unsafe.Offsetof(coalescedMMIOZone.pio),
 
 		"sizeof kvm_irqchip":  unsafe.Sizeof(irqchip),
 		"kvm_irqchip.chip_id": unsafe.Offsetof(irqchip.ChipID),
 		"kvm_irqchip.chip":    unsafe.Offsetof(irqchip.Chip),
 
-		"sizeof kvm_irq_level": unsafe.Sizeof(irq_level),
-		"kvm_irq_level.irq":    unsafe.Offsetof(irq_level.irq),
-		"kvm_irq_level.level":  unsafe.Offsetof(irq_level.level),
+		"sizeof kvm_irq_level": unsafe.Sizeof(irqLevel),
+		"kvm_irq_level.irq":    unsafe.Offsetof(irqLevel.irq),
+		"kvm_irq_level.level":  unsafe.Offsetof(irqLevel.level),
 
 		"sizeof kvm_irq_routing": unsafe.Sizeof(listHeader{}),
 
-		"sizeof kvm_irq_routing_entry": unsafe.Sizeof(irq_routing_entry),
-		"kvm_irq_routing_entry.gsi":    unsafe.Offsetof(irq_routing_entry.gsi),
-		"kvm_irq_routing_entry.type":   unsafe.Offsetof(irq_routing_entry.kind),
-		"kvm_irq_routing_entry.u":      unsafe.Offsetof(irq_routing_entry.u),
+		"sizeof kvm_irq_routing_entry": unsafe.Sizeof(irqRoutingEntry),
+		"kvm_irq_routing_entry.gsi":    unsafe.Offsetof(irqRoutingEntry.gsi),
+		"kvm_irq_routing_entry.type":   unsafe.Offsetof(irqRoutingEntry.kind),
+		"kvm_irq_routing_entry.u":      unsafe.Offsetof(irqRoutingEntry.u),
 
 		"sizeof kvm_msi":     unsafe.Sizeof(msi),
 		"kvm_msi.address_lo": unsafe.Offsetof(msi.addressLo),
@@ -250,17 +249,17 @@ func ours() map[string]uintptr {
 		"kvm_ioeventfd.fd":        unsafe.Offsetof(ioeventfd.fd),
 		"kvm_ioeventfd.flags":     unsafe.Offsetof(ioeventfd.flags),
 
-		"sizeof kvm_pit_config": unsafe.Sizeof(pit_config),
-		"kvm_pit_config.flags":  unsafe.Offsetof(pit_config.flags),
+		"sizeof kvm_pit_config": unsafe.Sizeof(pitConfig),
+		"kvm_pit_config.flags":  unsafe.Offsetof(pitConfig.flags),
 
-		"sizeof kvm_pit_state2": unsafe.Sizeof(pit_state2),
-		"kvm_pit_state2.flags":  unsafe.Offsetof(pit_state2.Flags),
+		"sizeof kvm_pit_state2": unsafe.Sizeof(pitState2),
+		"kvm_pit_state2.flags":  unsafe.Offsetof(pitState2.Flags),
 
-		"sizeof kvm_clock_data":   unsafe.Sizeof(clock_data),
-		"kvm_clock_data.clock":    unsafe.Offsetof(clock_data.Clock),
-		"kvm_clock_data.flags":    unsafe.Offsetof(clock_data.Flags),
-		"kvm_clock_data.realtime": unsafe.Offsetof(clock_data.Realtime),
-		"kvm_clock_data.host_tsc": unsafe.Offsetof(clock_data.HostTSC),
+		"sizeof kvm_clock_data":   unsafe.Sizeof(clockData),
+		"kvm_clock_data.clock":    unsafe.Offsetof(clockData.Clock),
+		"kvm_clock_data.flags":    unsafe.Offsetof(clockData.Flags),
+		"kvm_clock_data.realtime": unsafe.Offsetof(clockData.Realtime),
+		"kvm_clock_data.host_tsc": unsafe.Offsetof(clockData.HostTSC),
 
 		"kvm_cpuid2.entries":      unsafe.Sizeof(listHeader{}),
 		"kvm_msrs.entries":        unsafe.Sizeof(listHeader{}),
@@ -343,9 +342,9 @@ func ours() map[string]uintptr {
 		"kvm_run.debug.arch.dr7":                           offUnion + 24,
 		"kvm_run.eoi.vector":                               offUnion,
 
-		"KVM_API_VERSION":                apiVersion,
-		"KVM_COALESCED_MMIO_PAGE_OFFSET": offCoalesced / pageSize,
-		"KVM_EXIT_IO_IN":                 uintptr(ioIn),
+		"KVM_API_VERSION":                                     apiVersion,
+		"KVM_COALESCED_MMIO_PAGE_OFFSET":                      offCoalesced / pageSize,
+		"KVM_EXIT_IO_IN":                                      uintptr(ioIn),
 		"KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES": flagInstructionBytes,
 		"KVM_INTERNAL_ERROR_EMULATION":                        uintptr(InternalErrorEmulation),
 		"KVM_INTERNAL_ERROR_SIMUL_EX":                         uintptr(InternalErrorSimultaneousEx),

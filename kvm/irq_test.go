@@ -2,6 +2,7 @@ package kvm_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -76,11 +77,11 @@ func signal(t *testing.T, fd int) {
 func signals(t *testing.T, fd int) uint64 {
 	t.Helper()
 	b := make([]byte, 8)
-	if _, err := unix.Read(fd, b); err == unix.EAGAIN {
+	_, err := unix.Read(fd, b)
+	if errors.Is(err, unix.EAGAIN) {
 		return 0
-	} else {
-		require.NoError(t, err)
 	}
+	require.NoError(t, err)
 	return binary.NativeEndian.Uint64(b)
 }
 

@@ -62,9 +62,9 @@ func (s *Stats) Read() (map[string]uint64, error) { return s.read(s.file) }
 
 // More than any kernel has, to bound what a strange file makes us allocate.
 const (
-	maxStats     = 4096
-	maxStatName  = 256
-	maxStatCount = 4096
+	maxStats    = 4096
+	maxStatName = 256
+	maxStatData = 1 << 20 // bytes
 )
 
 // The sizes of struct kvm_stats_header and, without its name, kvm_stats_desc.
@@ -93,10 +93,11 @@ func (s *Stats) parse(r io.ReaderAt) error {
 	for ; len(block) > 0; block = block[stride:] {
 		name, _, _ := bytes.Cut(block[statDescSize:stride], []byte{0})
 		d := statDesc{name: string(name), count: int(le.Uint16(block[6:])), off: int(le.Uint32(block[8:]))}
-		if d.off > 8*maxStats*maxStatCount || d.count > maxStatCount {
-			return fmt.Errorf("counter %q has %d values at %#x", d.name, d.count, d.off)
+		end := d.off + 8*d.count
+		if end > maxStatData {
+			return fmt.Errorf("counter %q ends at %#x of its data block, expect at most %#x", d.name, end, maxStatData)
 		}
-		s.size = max(s.size, d.off+8*d.count)
+		s.size = max(s.size, end)
 		s.descs = append(s.descs, d)
 	}
 	return nil
