@@ -61,7 +61,7 @@ var (
 // counter is where countRound counts.
 const counter = 0x20_0000
 
-func print(s string) []byte {
+func printOut(s string) []byte {
 	var c []byte
 	for _, v := range []byte(s) {
 		c = append(c, out8(portSerial, v)...)

@@ -43,6 +43,8 @@ const (
 
 // The interrupts, as IOAPIC inputs.
 const (
+	ioapicPins = 24
+
 	gsiKeyboard = 1
 	gsiSerial   = 4
 	gsiRTC      = 8

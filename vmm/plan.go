@@ -8,6 +8,7 @@ import (
 	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/devices"
 	"github.com/huskvm/husk/devices/pvpanic"
+	"github.com/huskvm/husk/firmware/acpi"
 	"github.com/huskvm/husk/firmware/e820"
 )
 
@@ -56,7 +57,7 @@ func PlanOf(cfg Config) (*Plan, error) {
 	if v, ok := image.(boot.Versioner); ok {
 		p.Version = v.Version()
 	}
-	if _, err := tables(cfg); err != nil {
+	if _, err := acpi.Build(describe(cfg)); err != nil {
 		return nil, err
 	}
 	b, err := newBoard(cfg, wires{

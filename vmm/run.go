@@ -63,7 +63,9 @@ func (vm *VM) wait(ctx context.Context) Result {
 	return Result{Outcome: Cancelled, Detail: context.Cause(ctx).Error()}
 }
 
-// blamePanic makes a result that followed from a kernel's panic say so.
+// blamePanic makes a result that followed from a kernel's panic say so. A reset
+// is one also where only the console tells of the panic: not every kernel has
+// the pvpanic driver.
 func (vm *VM) blamePanic(r *Result) {
 	line, onConsole := vm.console.panicked()
 	reported := false
@@ -72,16 +74,19 @@ func (vm *VM) blamePanic(r *Result) {
 		reported = true
 	default:
 	}
-	switch {
-	case r.Outcome != Reboot && r.Outcome != PowerOff && r.Outcome != GuestPanic && (r.Outcome != TripleFault || !reported):
-		return
-	case !reported && !(onConsole && r.Outcome == Reboot):
+	switch r.Outcome {
+	case Reboot:
+		if !reported && !onConsole {
+			return
+		}
+	case PowerOff, TripleFault, GuestPanic:
+		if !reported {
+			return
+		}
+	default:
 		return
 	}
-	r.Outcome = GuestPanic
-	if onConsole {
-		r.Detail = line
-	}
+	r.Outcome, r.Detail = GuestPanic, line
 }
 
 func (vm *VM) setRunning(on bool) error {

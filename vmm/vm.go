@@ -11,6 +11,7 @@ import (
 	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/devices"
 	"github.com/huskvm/husk/devices/pvpanic"
+	"github.com/huskvm/husk/firmware/acpi"
 	"github.com/huskvm/husk/kvm"
 	"github.com/huskvm/husk/vmm/cpuid"
 	"github.com/huskvm/husk/vmm/memory"
@@ -113,7 +114,7 @@ func (vm *VM) onClose(f func() error) { vm.closers = append(vm.closers, f) }
 
 // needed are the capabilities without which no machine can be made.
 var needed = []kvm.Cap{
-	kvm.CapIRQChip, kvm.CapUserMemory, kvm.CapSetTSSAddr, kvm.CapExtCPUID, kvm.CapImmediateExit,
+	kvm.CapIRQChip, kvm.CapIRQRouting, kvm.CapUserMemory, kvm.CapSetTSSAddr, kvm.CapExtCPUID, kvm.CapImmediateExit,
 }
 
 func (vm *VM) openKVM() (err error) {
@@ -167,6 +168,9 @@ func (vm *VM) createIRQChip() error {
 	if err == nil {
 		err = vm.kvm.CreateIRQChip()
 	}
+	if err == nil {
+		err = vm.kvm.SetGSIRouting(routes())
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKVM, err)
 	}
@@ -194,11 +198,15 @@ func (vm *VM) createBoard() (err error) {
 }
 
 func (vm *VM) writeFirmware() error {
-	t, err := tables(vm.cfg)
+	c := describe(vm.cfg)
+	t, err := acpi.Build(c)
 	if err != nil {
 		return err
 	}
-	_, err = vm.mem.WriteAt(t.Data, int64(t.Base))
+	if _, err := vm.mem.WriteAt(t.Data, int64(t.Base)); err != nil {
+		return err
+	}
+	_, err = vm.mem.WriteAt(c.Power.ResetCode(), acpi.ResetVector)
 	return err
 }
 

@@ -56,8 +56,8 @@ func TestEveryWayAGuestStops(t *testing.T) {
 		{"reset by the keyboard controller", out8(portI8042Command, 0xfe), Reboot, 0},
 		{"pvpanic, then reset", program(out8(portPVPanic, 1), out8(portPower+2, 1)), GuestPanic, 0},
 		{"pvpanic, then nothing", out8(portPVPanic, 1), GuestPanic, 0},
-		{"panic told on the console only", program(print("[1.0] Kernel panic - not syncing: no root\r\n"), out8(portPower+2, 1)), GuestPanic, 0},
-		{"panic on the console, power off", program(print("Kernel panic - not syncing\n"), out8(portPower, 5<<2|1<<5)), PowerOff, 0},
+		{"panic told on the console only", program(printOut("[1.0] Kernel panic - not syncing: no root\r\n"), out8(portPower+2, 1)), GuestPanic, 0},
+		{"panic on the console, power off", program(printOut("Kernel panic - not syncing\n"), out8(portPower, 5<<2|1<<5)), PowerOff, 0},
 		{"pvpanic tells of a shutdown", out8(portPVPanic, 4), PowerOff, 0},
 		{"crash kernel takes over", program(out8(portPVPanic, 2), out8(portPower+2, 1)), Reboot, 0},
 		{"triple fault", tripleFlt, TripleFault, 0},
@@ -92,7 +92,7 @@ func TestDebugExitIsThereOnlyWhenAskedFor(t *testing.T) {
 func TestConsoleIsWholeWhenRunReturns(t *testing.T) {
 	const text = "The whole console is out before Run returns.\r\n"
 	var out bytes.Buffer
-	cfg := config(t, print(strings.Repeat(text, 20)), out8(portPower+2, 1), forever)
+	cfg := config(t, printOut(strings.Repeat(text, 20)), out8(portPower+2, 1), forever)
 	cfg.Serial = &Serial{Out: &out}
 	run(t, newVM(t, cfg))
 	require.Equal(t, strings.Repeat(text, 20), out.String())
@@ -184,7 +184,7 @@ func TestStatsTellWhatHappened(t *testing.T) {
 	for range maxMarkers + 50 { // more than a guest may leave behind
 		marks = append(marks, out8(portMarker, 7))
 	}
-	cfg := config(t, print("x"), program(marks...), out8(portPower+2, 1), forever)
+	cfg := config(t, printOut("x"), program(marks...), out8(portPower+2, 1), forever)
 	vm := newVM(t, cfg)
 	run(t, vm)
 	s := vm.Stats()

@@ -81,8 +81,10 @@ func newBoard(cfg Config, w wires) (*board, error) {
 	return b, nil
 }
 
-// tables describes the board to the guest's ACPI.
-func tables(cfg Config) (acpi.Tables, error) {
+// describe is the board in the terms of ACPI. The i8042 stays unmentioned: it is
+// there for kernels that reset through it, and a kernel that knows of it probes
+// it for a keyboard that there is not.
+func describe(cfg Config) acpi.Config {
 	c := acpi.Config{
 		Base:      acpiBase,
 		LocalAPIC: localAPICBase,
@@ -105,7 +107,18 @@ func tables(cfg Config) (acpi.Tables, error) {
 	for i := range cfg.CPUs {
 		c.CPUs = append(c.CPUs, acpi.CPU{APICID: uint32(i), Enabled: true})
 	}
-	return acpi.Build(c)
+	return c
+}
+
+// routes lead each GSI to the IOAPIC's pin of that number, and nowhere else. KVM's
+// own choice leads the first 16 to the PIC too, which a kernel on a
+// hardware-reduced machine never silences.
+func routes() []kvm.Route {
+	r := make([]kvm.Route, ioapicPins)
+	for gsi := range r {
+		r[gsi] = kvm.Route{GSI: uint32(gsi), Chip: &kvm.ChipPin{Chip: kvm.ChipIOAPIC, Pin: uint32(gsi)}}
+	}
+	return r
 }
 
 // A gsiLine is an input of KVM's interrupt controllers.

@@ -125,7 +125,7 @@ func (t *Table) topology(apicID uint32) {
 		t.remove(leaf)
 		t.entries = append(t.entries,
 			// Level 1, threads: one in a core. Level 2, cores.
-			kvm.CPUIDEntry{Function: leaf, Index: 0, Flags: flagIndex, EAX: 0, EBX: 1, ECX: 1<<8 | 0, EDX: apicID},
+			kvm.CPUIDEntry{Function: leaf, Index: 0, Flags: flagIndex, EAX: 0, EBX: 1, ECX: 1 << 8, EDX: apicID},
 			kvm.CPUIDEntry{Function: leaf, Index: 1, Flags: flagIndex, EAX: width, EBX: n, ECX: 2<<8 | 1, EDX: apicID},
 			kvm.CPUIDEntry{Function: leaf, Index: 2, Flags: flagIndex, ECX: 2, EDX: apicID})
 	}
