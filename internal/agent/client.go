@@ -1,0 +1,216 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+// ErrGuest wraps what a guest's side says of itself when it cannot serve.
+var ErrGuest = errors.New("the guest cannot run commands")
+
+// A Command is what to run, and how.
+type Command struct {
+	Argv []string // the program, found by PATH of Env, and its arguments
+	Dir  string   // working directory, "" for /
+	Env  []string // the whole environment, "key=value"
+	TTY  bool     // run on a terminal of its own; then there is no Stderr
+	Size Size     // of the terminal, at the start
+
+	Stdin          io.Reader // nil is empty. At the end a Read that waits is interrupted by SetReadDeadline, or else left to wait
+	Stdout, Stderr io.Writer // nil discards
+
+	Signals <-chan os.Signal // sent on to the command's process group
+	Resizes <-chan Size      // the terminal's new sizes
+}
+
+// A Client is the host's side.
+type Client struct {
+	session *yamux.Session
+	opening sync.Mutex // a command's streams are opened one after the other
+}
+
+// Connect waits for the guest's hello on conn, which the client owns from then
+// on. When ctx ends first, it closes conn and returns the context's error.
+func Connect(ctx context.Context, conn io.ReadWriteCloser) (*Client, error) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	var h hello
+	err := readFrame(conn, &h)
+	if !stop() {
+		return nil, context.Cause(ctx)
+	}
+	switch {
+	case err != nil:
+	case h.Version != version:
+		err = fmt.Errorf("%w: the guest speaks version %d, this is %d: rebuild with make", ErrProtocol, h.Version, version)
+	case h.Error != "":
+		err = fmt.Errorf("%w: %s", ErrGuest, printable(h.Error))
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	session, err := yamux.Client(conn, config())
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return &Client{session: session}, nil
+}
+
+// Close ends the connection; commands that run are killed.
+func (c *Client) Close() error { return c.session.Close() }
+
+// Run runs a command to its end and gives its exit code: its own, 128 and the
+// number of the signal that ended it, 127 when there is no such program and
+// 126 when it cannot be run. Everything it wrote before it ended has been
+// written to Stdout and Stderr by then. An error is one of the connection, or
+// the context's when that ended, which kills the command.
+func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
+	s, err := c.open()
+	if err != nil {
+		return 0, err
+	}
+	defer closeAll(s)
+	stop := context.AfterFunc(ctx, func() { abandon(s) })
+	defer stop()
+
+	code, err := c.run(cmd, s)
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	return code, err
+}
+
+func (c *Client) open() ([]*yamux.Stream, error) {
+	c.opening.Lock()
+	defer c.opening.Unlock()
+	s := make([]*yamux.Stream, streams)
+	for i := range s {
+		var err error
+		if s[i], err = c.session.OpenStream(); err != nil {
+			closeAll(s)
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (c *Client) run(cmd Command, s []*yamux.Stream) (int, error) {
+	control, stdin, stdout, stderr := s[0], s[1], s[2], s[3]
+	err := writeFrame(control, start{Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size})
+	if err != nil {
+		return 0, err
+	}
+	fed := make(chan struct{})
+	go func() {
+		defer close(fed)
+		if cmd.Stdin != nil {
+			_, _ = io.Copy(stdin, cmd.Stdin)
+		}
+		_ = stdin.Close()
+	}()
+	ended := make(chan struct{})
+	var side sync.WaitGroup
+	side.Go(func() { steer(control, cmd, ended) })
+
+	var output sync.WaitGroup
+	var failed [2]error
+	receive := func(i int, w io.Writer, from io.Reader) {
+		if w == nil {
+			w = io.Discard
+		}
+		output.Go(func() { failed[i] = drain(w, from) })
+	}
+	receive(0, cmd.Stdout, stdout)
+	receive(1, cmd.Stderr, stderr)
+
+	var end outcome
+	err = readFrame(control, &end)
+	if err != nil {
+		abandon(s)
+	}
+	output.Wait()
+	close(ended)
+	side.Wait()
+	abandon(s)
+	if d, ok := cmd.Stdin.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(past) == nil {
+		<-fed
+	}
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("the connection to the guest ended before the command: %w", err)
+	case end.Error != "" && cmd.Stderr != nil:
+		fmt.Fprintln(cmd.Stderr, printable(end.Error))
+	case end.Error != "" && cmd.Stdout != nil:
+		fmt.Fprint(cmd.Stdout, printable(end.Error), "\r\n")
+	}
+	return end.Code & 0xff, errors.Join(failed[0], failed[1])
+}
+
+// abandon gives a command up. The end of its control stream kills it; what the
+// guest says after that is not waited for.
+func abandon(s []*yamux.Stream) {
+	for _, stream := range s {
+		_ = stream.Close()
+		_ = stream.SetDeadline(past)
+	}
+}
+
+// past is a deadline that interrupts whatever waits.
+var past = time.Unix(1, 0)
+
+// steer sends signals and sizes on while the command runs.
+func steer(control io.Writer, cmd Command, ended <-chan struct{}) {
+	for {
+		var r request
+		select {
+		case <-ended:
+			return
+		case sig, ok := <-cmd.Signals:
+			n, isNumber := sig.(syscall.Signal)
+			if !ok {
+				cmd.Signals = nil
+			}
+			if !ok || !isNumber {
+				continue
+			}
+			r.Signal = int(n)
+		case size, ok := <-cmd.Resizes:
+			if !ok {
+				cmd.Resizes = nil
+				continue
+			}
+			r.Resize = &size
+		}
+		if writeFrame(control, r) != nil {
+			return
+		}
+	}
+}
+
+// drain copies to the end. Where the reader of the output has gone, the rest is
+// dropped, so that the command does not hang.
+func drain(w io.Writer, r io.Reader) error {
+	_, err := io.Copy(w, r)
+	_, _ = io.Copy(io.Discard, r)
+	return err
+}
+
+// printable keeps what a guest says from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
