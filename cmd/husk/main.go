@@ -18,6 +18,7 @@ import (
 func verbs() []verb {
 	return []verb{
 		bootVerb(),
+		labVerb(),
 		doctorVerb(),
 		helpVerb(),
 		versionVerb(),
@@ -46,5 +47,6 @@ func main() {
 		canBoot:    func() error { return doctor.CanBoot("") },
 		examine:    doctor.Host{}.Examine,
 	}
+	e.lab = func(ctx context.Context, args []string) (int, error) { return huskInLab(ctx, e, args) }
 	os.Exit(dispatch(context.Background(), e, os.Args[1:]))
 }

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/huskvm/husk/internal/agent"
+	"github.com/huskvm/husk/internal/lab"
+	"github.com/huskvm/husk/internal/term"
+	"github.com/huskvm/husk/vmm"
+)
+
+// labFlags are the flags of husk lab.
+type labFlags struct {
+	kernel  string
+	memory  string
+	cpus    int
+	shares  []string
+	timeout time.Duration
+	console bool
+}
+
+func labVerb() verb {
+	return verb{
+		name:  "lab",
+		args:  "[flags] [--] [CMD [ARG]...]",
+		short: "run a command where KVM is complete, on any host",
+		long: `Runs CMD as root in a machine that has a complete KVM (AMD's, on QEMU's software CPU),
+for hosts that have none, and passes on its exit code. Without CMD it is a shell.
+Everything in it is many times slower than on a processor.
+
+The host's files are all there. What CMD writes in the current directory, unless that
+is /, and in those given with --share goes to the host; what it writes elsewhere is
+gone with the lab. There is no network but the loopback.
+
+The lab's kernel is the one named by --kernel or $HUSK_LAB_KERNEL, or the newest with
+the modules it takes in build/kernels/generic or /boot. QEMU is found on PATH.
+
+SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 go to CMD.`,
+		examples: `husk lab
+husk lab -- ls -l /dev/kvm
+# KVM tests of this folder's Go package
+go test -exec "husk lab --" .`,
+		define: func(fs *pflag.FlagSet) runner {
+			fs.SetInterspersed(false)
+			f := &labFlags{}
+			fs.StringVarP(&f.kernel, "kernel", "k", "", "the lab's own kernel: a bzImage `FILE` with its modules beside it or in /lib/modules")
+			fs.StringVarP(&f.memory, "memory", "m", "", "the lab's memory: `SIZE` with K, M or G, plain is MiB (default 6G, or what the host can give)")
+			fs.IntVarP(&f.cpus, "cpus", "c", lab.DefaultCPUs, "the lab's processors")
+			fs.StringArrayVar(&f.shares, "share", nil, "a `DIR` of the host to write to; may be given more than once")
+			fs.DurationVar(&f.timeout, "timeout", 0, "end CMD after this long, with exit code 124 (default: never)")
+			fs.BoolVar(&f.console, "console", false, "show the lab's kernel messages on standard error")
+			return func(ctx context.Context, e *env, args []string) (int, error) { return f.run(ctx, e, args) }
+		},
+	}
+}
+
+// run runs a command in a lab that is as the flags say.
+func (f *labFlags) run(ctx context.Context, e *env, args []string) (int, error) {
+	o := lab.Options{Kernel: f.kernel, CPUs: f.cpus}
+	if f.cpus < 1 {
+		return 0, usagef("--cpus %d: at least 1 is needed", f.cpus)
+	}
+	if f.memory != "" {
+		var err error
+		if o.Memory, err = vmm.ParseMemory(f.memory); err != nil {
+			return 0, usagef("--memory: %w", err)
+		}
+	}
+	if f.console {
+		o.Console = e.stderr
+	}
+	for _, dir := range f.shares {
+		o.Shares = append(o.Shares, lab.Share{Host: dir})
+	}
+	if len(args) == 0 {
+		shell := "/bin/sh"
+		if s := e.getenv("SHELL"); s != "" {
+			shell = s
+		}
+		args = []string{shell}
+	}
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, errLabTimeout)
+		defer cancel()
+	}
+	code, err := runInLab(ctx, e, o, args)
+	if errors.Is(err, errLabTimeout) {
+		fmt.Fprintf(e.stderr, "husk: lab: %s had not ended after %s\n", args[0], f.timeout)
+		return exitTimeout, nil
+	}
+	return code, err
+}
+
+var errLabTimeout = errors.New("the time is up")
+
+// huskInLab runs husk itself in the lab. The folders of the files that its
+// arguments have it write are shared.
+func huskInLab(ctx context.Context, e *env, args []string) (int, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	o := lab.Options{}
+	for _, arg := range args {
+		path, ok := strings.CutPrefix(arg, "--stats=")
+		if !ok {
+			path, ok = strings.CutPrefix(arg, "--serial="+serialFile)
+		}
+		if dir := filepath.Dir(path); ok && filepath.IsAbs(path) && dir != "/" {
+			o.Shares = append(o.Shares, lab.Share{Host: dir})
+		}
+	}
+	return runInLab(ctx, e, o, append([]string{self}, args...))
+}
+
+// runInLab boots a lab, with the current directory shared, and runs a command
+// in that directory with husk's own environment and files.
+func runInLab(ctx context.Context, e *env, o lab.Options, argv []string) (int, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return 0, err
+	}
+	if dir != "/" {
+		o.Shares = append([]lab.Share{{Host: dir}}, o.Shares...)
+	}
+	o.Notices = e.stderr
+
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+
+	l, sig, err := startLab(ctx, o, signals)
+	if err != nil {
+		return 0, err
+	}
+	if sig != 0 {
+		return 128 + int(sig), nil
+	}
+	defer l.Close()
+
+	in, err := term.NewInput(e.stdin)
+	if err != nil {
+		return 0, fmt.Errorf("standard input: %w", err)
+	}
+	defer in.Close()
+	cmd := agent.Command{
+		Argv: argv, Dir: dir, Env: os.Environ(),
+		Stdin: in, Stdout: e.stdout, Stderr: e.stderr, Signals: signals,
+	}
+	if out, ok := e.stdout.(*os.File); ok && term.IsTerminal(e.stdin) && term.IsTerminal(out) {
+		return runOnTerminal(ctx, e.stdin, l, cmd)
+	}
+	return l.Run(ctx, cmd)
+}
+
+// startLab boots a lab unless a signal comes first, which it returns then.
+func startLab(ctx context.Context, o lab.Options, signals <-chan os.Signal) (*lab.Lab, syscall.Signal, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type started struct {
+		lab *lab.Lab
+		err error
+	}
+	result := make(chan started, 1)
+	go func() {
+		l, err := lab.Start(ctx, o)
+		result <- started{l, err}
+	}()
+	select {
+	case r := <-result:
+		return r.lab, 0, r.err
+	case sig := <-signals:
+		cancel()
+		if r := <-result; r.err == nil {
+			_ = r.lab.Close()
+		}
+		n, _ := sig.(syscall.Signal)
+		return nil, n, nil
+	}
+}
+
+// runOnTerminal runs a command on a terminal of its own in the lab, which is
+// this one as far as it can tell.
+func runOnTerminal(ctx context.Context, f *os.File, l *lab.Lab, cmd agent.Command) (int, error) {
+	terminal, err := term.MakeRaw(f, guardName)
+	if err != nil {
+		return 0, err
+	}
+	defer terminal.Restore()
+
+	following, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if s, err := term.SizeOf(f); err == nil {
+		cmd.Size = agent.Size{Rows: uint16(s.Rows), Cols: uint16(s.Columns)}
+	}
+	resizes := make(chan agent.Size)
+	go term.Follow(following, f, func(s term.Size) {
+		select {
+		case resizes <- agent.Size{Rows: uint16(s.Rows), Cols: uint16(s.Columns)}:
+		case <-following.Done():
+		}
+	})
+	cmd.TTY, cmd.Resizes = true, resizes
+	return l.Run(ctx, cmd)
+}

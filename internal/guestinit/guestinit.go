@@ -1,0 +1,111 @@
+// Package guestinit has husk-init, the first process of husk's own guests,
+// inside, and packs it into an initramfs.
+package guestinit
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/huskvm/husk/boot/initramfs"
+	"github.com/huskvm/husk/boot/modules"
+	"github.com/huskvm/husk/internal/guestinit/spec"
+)
+
+// ErrNotBuilt says that this husk was built without its husk-init.
+var ErrNotBuilt = errors.New("husk was built without its guest's first process")
+
+// bin has the program only where make has built it; a fresh clone builds
+// without.
+//
+//go:embed all:bin
+var bin embed.FS
+
+// Binary is the husk-init program, a static ELF file.
+func Binary() ([]byte, error) {
+	b, err := bin.ReadFile("bin/husk-init")
+	if err != nil {
+		return nil, fmt.Errorf("%w (husk-init): build it with make", ErrNotBuilt)
+	}
+	return b, nil
+}
+
+// Options are what an initramfs has in it besides husk-init.
+type Options struct {
+	Init    spec.Init         // what husk-init does
+	Modules []modules.Module  // loaded in this order
+	Extra   map[string]string // path in the guest → file on the host, with its mode
+}
+
+// Initramfs writes an initramfs with husk-init as its first process.
+func Initramfs(w io.Writer, o Options) error {
+	program, err := Binary()
+	if err != nil {
+		return err
+	}
+	init, err := json.Marshal(o.Init)
+	if err != nil {
+		return err
+	}
+	a := initramfs.NewWriter(w)
+	// The kernel opens the console before husk-init has mounted /dev.
+	if err := a.Device("dev/console", 0o600|fs.ModeDevice|fs.ModeCharDevice, 5, 1); err != nil {
+		return err
+	}
+	if err := add(a, "init", 0o755, program); err != nil {
+		return err
+	}
+	if err := add(a, spec.Path, 0o644, init); err != nil {
+		return err
+	}
+	if err := addModules(a, o.Modules); err != nil {
+		return err
+	}
+	for name, file := range o.Extra {
+		if err := addFile(a, name, file); err != nil {
+			return err
+		}
+	}
+	return a.Close()
+}
+
+func add(a *initramfs.Writer, name string, perm fs.FileMode, content []byte) error {
+	return a.File(name, perm, int64(len(content)), bytes.NewReader(content))
+}
+
+// addModules packs modules unpacked: not every kernel unpacks them itself.
+func addModules(a *initramfs.Writer, list []modules.Module) error {
+	var order strings.Builder
+	for _, m := range list {
+		b, err := m.Read()
+		if err != nil {
+			return err
+		}
+		name := path.Join("/lib/modules", m.Name+".ko")
+		if err := add(a, name, 0o644, b); err != nil {
+			return err
+		}
+		fmt.Fprintln(&order, name)
+	}
+	return add(a, spec.Modules, 0o644, []byte(order.String()))
+}
+
+func addFile(a *initramfs.Writer, name, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return a.File(name, st.Mode().Perm(), st.Size(), f)
+}

@@ -1,0 +1,69 @@
+package lab
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/huskvm/husk/internal/guestinit/spec"
+)
+
+// The files that QEMU is given, by their numbers in its process.
+const (
+	agentFD  = 3 // a connected socket
+	initrdFD = 4
+)
+
+// rootTag is the 9p tag of the host's root.
+const rootTag = "host"
+
+// shareTag is the 9p tag of a share.
+func shareTag(i int) string { return fmt.Sprintf("share%d", i) }
+
+// translated is how much memory QEMU keeps translated code in, in MiB. With its
+// default a guest's guest is translated over and over.
+const translated = 1024
+
+// How much the lab's kernel says. Its messages take a tenth of the boot.
+const (
+	quiet   = "quiet"
+	verbose = "loglevel=7"
+)
+
+// args is QEMU's command line.
+func (o Options) args(logging string) []string {
+	args := []string{
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+		"-M", "q35",
+		"-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", translated),
+		"-cpu", "max,+svm,+npt",
+		"-smp", fmt.Sprint(o.CPUs),
+		"-m", fmt.Sprintf("%dM", o.Memory>>20),
+		"-kernel", o.Kernel,
+		"-initrd", fmt.Sprintf("/proc/self/fd/%d", initrdFD),
+		"-append", "console=ttyS0 panic=-1 mitigations=off " + logging,
+		"-chardev", "stdio,id=console,signal=off",
+		"-serial", "chardev:console",
+		"-device", "virtio-serial-pci",
+		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", agentFD),
+		"-device", "virtserialport,chardev=agent,name=" + spec.AgentPort,
+		"-device", "virtio-rng-pci",
+	}
+	// multidevs=remap keeps the inode numbers of several file systems apart.
+	args = append(args, share(rootTag, "/", true)...)
+	for i, s := range o.Shares {
+		args = append(args, share(shareTag(i), s.Host, s.ReadOnly)...)
+	}
+	return args
+}
+
+// share exports a folder by 9p.
+func share(tag, path string, readOnly bool) []string {
+	export := fmt.Sprintf("local,id=%s,path=%s,security_model=none,multidevs=remap", tag, escape(path))
+	if readOnly {
+		export += ",readonly=on"
+	}
+	return []string{"-fsdev", export, "-device", fmt.Sprintf("virtio-9p-pci,fsdev=%s,mount_tag=%s", tag, tag)}
+}
+
+// escape keeps a comma in a value from ending it.
+func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
