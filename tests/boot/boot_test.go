@@ -1,0 +1,182 @@
+// Package boot boots stock kernels with bin/husk, and checks what a user sees:
+// the console, the exit code, what is on stderr. It needs a KVM on which a stock
+// kernel runs, as in the lab: make lab-test.
+package boot
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const sees = "husk-init: " // how husk-init begins its lines
+
+func TestKernelsAndMachines(t *testing.T) {
+	for _, c := range []struct {
+		kernel, flavour string
+		cpus, memory    string
+	}{
+		{"vmlinuz", "cloud", "1", "128M"},
+		{"vmlinuz", "cloud", "4", "512M"},
+		{"vmlinuz", "cloud", "4", "5G"},
+		{"vmlinuz", "generic", "1", "512M"},
+		{"vmlinux", "cloud", "1", "512M"},
+		{"vmlinux", "cloud", "4", "5G"},
+		{"vmlinux", "generic", "4", "512M"},
+	} {
+		t.Run(strings.Join([]string{c.flavour, c.kernel, c.cpus, c.memory}, " "), func(t *testing.T) {
+			t.Parallel()
+			r := boot(t, c.flavour, c.kernel, "poweroff", "-c", c.cpus, "-m", c.memory, "-a", "loglevel=7")
+			r.wantCode(t, 0)
+			require.Contains(t, r.stdout, "Hypervisor detected: KVM")
+			require.Contains(t, r.stdout, "TSC deadline timer available")
+			require.Regexp(t, `Brought up 1 node, `+c.cpus+` CPU`, r.stdout)
+			require.Contains(t, r.stdout, "reboot: Power down")
+			require.NotRegexp(t, `ACPI.*(Error|Warning|BUG)|Firmware (Bug|Warn)`, r.stdout)
+			require.NotContains(t, r.stdout, "Calibrating delay loop...", "the frequencies are told, not measured")
+
+			want, err := strconv.Atoi(strings.TrimRight(c.memory, "MG"))
+			require.NoError(t, err)
+			if strings.HasSuffix(c.memory, "G") {
+				want *= 1024
+			}
+			m := regexp.MustCompile(`Memory: \d+K/(\d+)K available`).FindStringSubmatch(r.stdout)
+			require.NotNil(t, m, "the kernel says what it has")
+			got, err := strconv.Atoi(m[1])
+			require.NoError(t, err)
+			require.InDelta(t, want*1024, got, 1024, "KiB of RAM, less what lies under 1 MiB")
+		})
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		do    string
+		flags []string
+		code  int
+		out   string // on the console
+		err   string // on stderr
+	}{
+		{"power off", "poweroff", nil, 0, "reboot: Power down", ""},
+		{"reboot", "reboot", nil, 0, "reboot: Restarting system", ""},
+		{"reboot is a failure", "reboot", []string{"--on-reboot=fail"}, 121, "reboot: Restarting system", "reboot"},
+		{"panic, told by pvpanic", "panic", nil, 123, "Kernel panic - not syncing", "sysrq triggered crash"},
+		{"panic that does not reboot", "panic", []string{"-a", "panic=0"}, 123, "Kernel panic - not syncing", "panicked"},
+		{"triple fault", "triple-fault", nil, 122, "", "RIP="},
+		{"timeout", "idle", []string{"--timeout", "25s"}, 124, sees, "timeout"},
+		{"timeout of a busy guest", "spin", []string{"--timeout", "25s"}, 124, sees, "timeout"},
+		{"debug-exit", "exit", []string{"--debug-exit", "-a", "husk.code=42"}, 42, sees, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := boot(t, "cloud", "vmlinuz", c.do, c.flags...)
+			r.wantCode(t, c.code)
+			require.Contains(t, r.stdout, c.out)
+			require.Contains(t, r.stderr, c.err)
+		})
+	}
+}
+
+// TestPanicWithoutTheDriver: a kernel with no root panics before any module of
+// an initramfs could be loaded.
+func TestPanicWithoutTheDriver(t *testing.T) {
+	t.Parallel()
+	r := husk(t, nil, "boot", "--accel=kvm", "-k", kernel(t, "cloud", "vmlinuz"), "-a", "quiet")
+	r.wantCode(t, 123)
+	require.Contains(t, r.stderr, "Unable to mount root")
+}
+
+func TestSignalsPressThePowerButton(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			g := start(t, "cloud", "button")
+			g.waitFor(t, sees)
+			g.waitFor(t, "power button")
+			require.NoError(t, g.cmd.Process.Signal(sig))
+			r := g.wait(t)
+			r.wantCode(t, 0)
+			require.Contains(t, r.stdout, "reboot: Power down")
+		})
+	}
+}
+
+func TestASecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	g := start(t, "cloud", "spin")
+	g.waitFor(t, sees)
+	require.NoError(t, g.cmd.Process.Signal(syscall.SIGTERM))
+	g.waitForError(t, "SIGTERM")
+	require.NoError(t, g.cmd.Process.Signal(syscall.SIGTERM))
+	g.wait(t).wantCode(t, 128+int(syscall.SIGTERM))
+}
+
+// TestTheWholeConsoleIsOut: to the last byte, into a slow reader, and both ways.
+func TestTheWholeConsoleIsOut(t *testing.T) {
+	t.Parallel()
+	var lines strings.Builder
+	for i := range 400 {
+		lines.WriteString("line " + strconv.Itoa(i) + " of what goes in must come out\n")
+	}
+	g := start(t, "cloud", "echo")
+	g.waitFor(t, sees)
+	_, err := g.stdin.Write([]byte(lines.String() + "end\n"))
+	require.NoError(t, err)
+	r := g.wait(t)
+	r.wantCode(t, 0)
+	console := strings.ReplaceAll(r.stdout, "\r", "")
+	require.Contains(t, console, lines.String())
+}
+
+func TestStatsTellTheBoot(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "stats.json")
+	boot(t, "cloud", "vmlinuz", "poweroff", "--stats", file, "-a", "quiet husk.marker=7").wantCode(t, 0)
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var s struct {
+		Stats struct {
+			Exits   map[string]uint64
+			KVM     map[string]uint64
+			PIO     map[string]struct{ Reads, Writes uint64 }
+			Markers []struct {
+				Name string
+				At   time.Duration `json:"at_ns"`
+			}
+			Memory struct {
+				VMM uint64 `json:"vmm_resident"`
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal(b, &s), "%s", b)
+	require.Positive(t, s.Stats.Exits["io"])
+	require.Greater(t, s.Stats.KVM["exits"], s.Stats.Exits["io"])
+	require.Positive(t, s.Stats.PIO["0x3f8"].Writes)
+	require.Positive(t, s.Stats.Memory.VMM)
+	var names []string
+	for _, m := range s.Stats.Markers {
+		names = append(names, m.Name)
+	}
+	require.Equal(t, []string{"created", "first-run", "first-console-byte", "guest-7", "stopped"}, names)
+}
+
+// TestTheGuestKnowsTheTime: the guest's time is the host's.
+func TestTheGuestKnowsTheTime(t *testing.T) {
+	t.Parallel()
+	before := time.Now().Add(-time.Minute)
+	r := boot(t, "cloud", "vmlinuz", "poweroff", "-a", "loglevel=7")
+	m := regexp.MustCompile(`rtc_cmos .*setting system clock to (\S+) UTC`).FindStringSubmatch(r.stdout)
+	require.NotNil(t, m, "%s", r.stdout)
+	at, err := time.Parse("2006-01-02T15:04:05", m[1])
+	require.NoError(t, err)
+	require.WithinRange(t, at, before.UTC(), time.Now().Add(time.Minute).UTC())
+}
