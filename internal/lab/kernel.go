@@ -8,10 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/huskvm/husk/boot/modules"
-	"github.com/huskvm/husk/internal/guestinit"
 )
 
 // kernelVariable names the lab's kernel in the environment.
@@ -105,33 +102,4 @@ func suits(kernel string) error {
 		return fmt.Errorf("%w: kernel %s: %w", ErrMissing, kernel, err)
 	}
 	return nil
-}
-
-// initrd makes the lab's initramfs, in memory: nothing is left behind however
-// husk ends.
-func (o Options) initrd() (*os.File, error) {
-	tree, err := modules.For(o.Kernel)
-	if err != nil {
-		return nil, err
-	}
-	names := needed()
-	for _, name := range wanted() {
-		if tree.Has(name) {
-			names = append(names, name)
-		}
-	}
-	list, err := tree.Resolve(names...)
-	if err != nil {
-		return nil, err
-	}
-	fd, err := unix.MemfdCreate("initrd", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "initrd")
-	if err := guestinit.Initramfs(f, guestinit.Options{Init: o.init(), Modules: list}); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
 }

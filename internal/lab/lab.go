@@ -68,19 +68,19 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := o.initrd()
+	f, err := o.files()
 	if err != nil {
 		return nil, err
 	}
-	defer initrd.Close()
+	defer f.close()
 
-	m, err := bootMachine(ctx, o, initrd, quiet)
+	m, err := bootMachine(ctx, o, f, quiet)
 	if errors.Is(err, errHang) {
 		if o.Notices != nil {
 			fmt.Fprintf(o.Notices, "husk: the lab did not come up in %s; starting it again\n", o.BootTimeout)
 		}
 		// Should it hang again, the console shows where.
-		m, err = bootMachine(ctx, o, initrd, verbose)
+		m, err = bootMachine(ctx, o, f, verbose)
 	}
 	if err != nil {
 		return nil, err

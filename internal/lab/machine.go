@@ -32,7 +32,7 @@ type machine struct {
 }
 
 // bootMachine starts QEMU and waits for the lab's agent.
-func bootMachine(ctx context.Context, o Options, initrd *os.File, logging string) (*machine, error) {
+func bootMachine(ctx context.Context, o Options, f files, logging string) (*machine, error) {
 	// A pair of sockets instead of one with a name: no path, no listening, and
 	// our end sees the end of QEMU.
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -49,7 +49,7 @@ func bootMachine(ctx context.Context, o Options, initrd *os.File, logging string
 	m := &machine{console: newTail(o.Console), errors: newTail(nil), done: make(chan struct{})}
 	cmd := exec.Command(o.QEMU, o.args(logging)...)
 	cmd.Stdout, cmd.Stderr = m.console, m.errors
-	cmd.ExtraFiles = []*os.File{theirs, initrd} // agentFD, initrdFD
+	cmd.ExtraFiles = []*os.File{theirs, f.kernel, f.initrd} // agentFD, kernelFD, initrdFD
 	// QEMU has a process group of its own, so that a terminal's Ctrl-C is the
 	// command's and not QEMU's.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

@@ -10,7 +10,8 @@ import (
 // The files that QEMU is given, by their numbers in its process.
 const (
 	agentFD  = 3 // a connected socket
-	initrdFD = 4
+	kernelFD = 4
+	initrdFD = 5
 )
 
 // rootTag is the 9p tag of the host's root.
@@ -38,7 +39,7 @@ func (o Options) args(logging string) []string {
 		"-cpu", "max,+svm,+npt",
 		"-smp", fmt.Sprint(o.CPUs),
 		"-m", fmt.Sprintf("%dM", o.Memory>>20),
-		"-kernel", o.Kernel,
+		"-kernel", fmt.Sprintf("/proc/self/fd/%d", kernelFD),
 		"-initrd", fmt.Sprintf("/proc/self/fd/%d", initrdFD),
 		"-append", "console=ttyS0 panic=-1 mitigations=off " + logging,
 		"-chardev", "stdio,id=console,signal=off",
