@@ -29,6 +29,7 @@ type console struct {
 	stderr   io.Writer      // for what husk says, fit for a terminal in raw mode
 	out      *output        // nil for none
 	terminal *term.Terminal // nil unless in raw mode
+	mixed    bool           // out and stderr lead to the same place
 	closers  openFiles
 }
 
@@ -58,6 +59,7 @@ func openConsole(e *env, name string, keys map[byte]func(), broken func(error)) 
 	c.closers = append(c.closers, in)
 	c.out = &output{w: e.stdout, broken: broken}
 	c.serial = &vmm.Serial{In: in, Out: c.out}
+	c.mixed = sameFile(e.stdout, e.stderr)
 	if term.IsTerminal(e.stdin) {
 		if c.terminal, err = term.MakeRaw(e.stdin, guardName); err != nil {
 			c.closers.close()
@@ -79,9 +81,21 @@ func (c *console) Close() error {
 	return err
 }
 
+// sameFile says whether what is written to a and to b comes out in one place.
+func sameFile(a, b io.Writer) bool {
+	fa, ok := a.(*os.File)
+	fb, ok2 := b.(*os.File)
+	if !ok || !ok2 {
+		return false
+	}
+	ia, err := fa.Stat()
+	ib, err2 := fb.Stat()
+	return err == nil && err2 == nil && os.SameFile(ia, ib)
+}
+
 // say prints a line from husk, not in the middle of a line of the guest's.
 func (c *console) say(format string, args ...any) {
-	if c.terminal != nil && c.out.midLine() {
+	if c.mixed && c.out.midLine() {
 		fmt.Fprintln(c.stderr)
 	}
 	fmt.Fprintf(c.stderr, "husk: "+format+"\n", args...)

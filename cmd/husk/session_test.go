@@ -204,10 +204,22 @@ func TestPowerButtonKey(t *testing.T) {
 }
 
 func TestMessagesStartOnALineOfTheirOwn(t *testing.T) {
-	out := &output{w: &buffer{}, broken: func(error) {}}
-	require.False(t, out.midLine())
-	_, _ = out.Write([]byte("login: "))
-	require.True(t, out.midLine())
-	_, _ = out.Write([]byte("\n"))
-	require.False(t, out.midLine())
+	one, err := os.Create(filepath.Join(t.TempDir(), "one"))
+	require.NoError(t, err)
+	defer one.Close()
+	h := newFakeHost(t)
+	h.run = func(ctx context.Context, m *fakeMachine) (*vmm.Result, error) {
+		_, err := m.cfg.Serial.Out.Write([]byte("login: "))
+		require.NoError(t, err)
+		return untilEnded(ctx, m)
+	}
+	args := []string{"boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1ms"}
+	require.Equal(t, exitTimeout, h.husk(args...))
+	require.Regexp(t, "^husk: timeout", h.err.String(), "apart from the console")
+
+	h.stdout, h.stderr = one, one
+	require.Equal(t, exitTimeout, h.husk(args...))
+	text, err := os.ReadFile(one.Name())
+	require.NoError(t, err)
+	require.Regexp(t, "^login: \nhusk: timeout", string(text), "together with it")
 }
