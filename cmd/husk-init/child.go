@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,12 +16,20 @@ const self = "/proc/self/exe"
 // exit code when that is what has ended. The first process is the parent of
 // every orphan; it starts one child and does no other waiting, so that a
 // wait for any child takes no result from anybody.
-func runChild(argv []string, env []string) (int, error) {
+//
+// A terminal, unless nil, is the program's standard files and controls it.
+func runChild(argv, env []string, terminal *os.File) (int, error) {
+	files, sys := []uintptr{0, 1, 2}, &syscall.SysProcAttr{Setsid: true}
+	if terminal != nil {
+		fd := terminal.Fd()
+		files = []uintptr{fd, fd, fd}
+		sys.Setctty = true // of its file 0
+	}
 	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   env,
-		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Files: files,
+		Sys:   sys,
 	})
 	if err != nil {
 		return 0, &os.PathError{Op: "run", Path: argv[0], Err: err}
@@ -39,4 +48,24 @@ func runChild(argv []string, env []string) (int, error) {
 			return status.ExitStatus(), nil
 		}
 	}
+}
+
+// runShell runs the shell on the console: for a line, or until it ends.
+func runShell(line ...string) (int, error) {
+	env := []string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "HOME=/", "TERM=linux"}
+	return runChild(append([]string{self, shellArg}, line...), env, consoleTerminal())
+}
+
+// consoleTerminal is the terminal behind /dev/console, which cannot control a
+// session itself; nil where there is none.
+func consoleTerminal() *os.File {
+	names := strings.Fields(line("/sys/class/tty/console/active"))
+	if len(names) == 0 {
+		return nil
+	}
+	f, err := os.OpenFile("/dev/"+names[len(names)-1], os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil
+	}
+	return f
 }

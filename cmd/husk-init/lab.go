@@ -22,8 +22,8 @@ const (
 	newRoot  = "/root"    // both as one
 )
 
-// lab makes the machine a lab. It returns what the guest is to run, or why it
-// cannot; the host is told then, by the agent's port.
+// lab makes the machine a lab. When it cannot, the host is told why, by the
+// agent's port.
 func lab(l *spec.Lab) error {
 	if err := enterHostRoot(l); err != nil {
 		refuse(err)

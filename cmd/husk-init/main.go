@@ -10,34 +10,40 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/huskvm/husk/internal/guestinit/spec"
 )
 
-// agentArg makes husk-init the lab's agent instead of the first process.
-const agentArg = "agent"
+// What husk-init is when it is not the first process: its first argument, from
+// itself.
+const (
+	agentArg = "agent"
+	shellArg = "shell"
+)
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == agentArg {
+	if os.Getpid() == 1 {
+		// Whatever went wrong, a first process must not end: the kernel would panic.
+		if err := boot(); err != nil {
+			say("husk-init: %v", err)
+		}
+		powerOff()
+	}
+	args := append(os.Args, "")
+	switch args[1] {
+	case agentArg:
 		if err := serveAgent(); err != nil {
 			say("husk-init: agent: %v", err)
 			os.Exit(1)
 		}
-		return
-	}
-	if os.Getpid() != 1 {
+	case shellArg:
+		os.Exit(shellMain(os.Args[2:]))
+	default:
 		say("husk-init is the first process of a guest; it does nothing elsewhere")
 		os.Exit(1)
 	}
-	// Whatever went wrong, a first process must not end: the kernel would panic.
-	if err := boot(); err != nil {
-		say("husk-init: %v", err)
-	}
-	powerOff()
 }
 
-// boot does what the initramfs says.
+// boot does what the initramfs and the kernel command line say.
 func boot() error {
 	if err := mountAll("/", early()); err != nil {
 		return err
@@ -46,16 +52,26 @@ func boot() error {
 	if err != nil {
 		return err
 	}
+	if init.Lab == nil {
+		if err := readCommandLine(&init.Demo); err != nil {
+			return err
+		}
+		if init.Demo.Marker != 0 {
+			if err := writePort(markerPort, init.Demo.Marker); err != nil {
+				return err
+			}
+		}
+	}
 	if err := loadModules(func(err error) { say("husk-init: %v", err) }); err != nil {
 		return err
 	}
 	if init.Lab == nil {
-		return nil
+		return demo(init.Demo)
 	}
 	if err := lab(init.Lab); err != nil {
 		return err
 	}
-	_, err = runChild([]string{self, agentArg}, nil)
+	_, err = runChild([]string{self, agentArg}, nil, nil)
 	return err
 }
 
@@ -78,11 +94,4 @@ func readInit() (spec.Init, error) {
 // say prints a line on the console.
 func say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
-}
-
-// powerOff ends the machine.
-func powerOff() {
-	unix.Sync()
-	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	select {} // the kernel has no way to switch the machine off
 }

@@ -15,8 +15,7 @@ const AgentPort = "husk.agent"
 type Init struct {
 	// Lab makes the guest a lab: the host's files, and an agent that runs commands.
 	Lab *Lab `json:"lab,omitempty"`
-	// Demo says what a guest that is no lab does. The kernel command line
-	// goes before it: husk.do=, husk.run=, husk.marker=.
+	// Demo says what a guest does that is no lab.
 	Demo Demo `json:"demo"`
 }
 
@@ -33,19 +32,30 @@ type Share struct {
 	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
-// A Demo is what a small guest does once it has said what it sees.
+// A Demo is what a small guest does once it has said what it sees. The kernel
+// command line can say the same, and has the last word: husk.do=poweroff
+// husk.run="ls -l /proc" husk.code=3 husk.marker=1 husk.quiet=1.
 type Demo struct {
-	// Do is one of "shell" (a shell where the console is a terminal that
-	// somebody types on, the default), "run", "poweroff", "reboot", "panic",
-	// "triple-fault", "exit", "idle", "spin", "button" and "echo".
-	Do string `json:"do,omitempty"`
-	// Run is the command line of "run": its exit code goes to the
-	// debug-exit port, then the machine is powered off.
-	Run string `json:"run,omitempty"`
-	// Code is what "exit" writes to the debug-exit port.
-	Code byte `json:"code,omitempty"`
-	// Marker, unless 0, is written to the marker port as soon as husk-init runs.
-	Marker byte `json:"marker,omitempty"`
-	// Quiet keeps husk-init from saying what it sees.
-	Quiet bool `json:"quiet,omitempty"`
+	Do     Action `json:"do,omitempty"`     // "" is Shell
+	Run    string `json:"run,omitempty"`    // the line for Run
+	Code   byte   `json:"code,omitempty"`   // for Exit
+	Marker byte   `json:"marker,omitempty"` // written to the marker port at the start, unless 0
+	Quiet  bool   `json:"quiet,omitempty"`  // do not say what the guest sees
 }
+
+// An Action is what a demo does.
+type Action string
+
+// The actions. In each of them the power button powers the guest off, where
+// the modules button and evdev are packed or built in.
+const (
+	Shell       Action = "shell"        // a shell on the console; its end powers off
+	Run         Action = "run"          // run a line in the shell; its exit code goes to the debug-exit port, else powers off
+	PowerOff    Action = "poweroff"     // by reboot(2), as the next ones
+	Reboot      Action = "reboot"       //
+	Panic       Action = "panic"        // the kernel's, by SysRq
+	TripleFault Action = "triple-fault" // the kernel's way to restart with reboot=triple
+	Exit        Action = "exit"         // write Code to the debug-exit port
+	Idle        Action = "idle"         // do nothing, for ever
+	Spin        Action = "spin"         // keep a processor busy, for ever
+)
