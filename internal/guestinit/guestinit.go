@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/huskvm/husk/boot/initramfs"
@@ -68,8 +70,8 @@ func Initramfs(w io.Writer, o Options) error {
 	if err := addModules(a, o.Modules); err != nil {
 		return err
 	}
-	for name, file := range o.Extra {
-		if err := addFile(a, name, file); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(o.Extra)) {
+		if err := addFile(a, name, o.Extra[name]); err != nil {
 			return err
 		}
 	}
