@@ -168,16 +168,23 @@ func (f *bootFlags) boot(ctx context.Context, e *env, fs *pflag.FlagSet) (int, e
 		return 0, err
 	}
 
-	accel := f.accel
-	if accel == "auto" {
-		accel = "kvm"
-		if err := e.canBoot(); err != nil {
-			fmt.Fprintf(e.stderr, "husk: %v; running in the lab, which is slow (husk doctor says more)\n", err)
-			accel = "lab"
-		}
+	var noKVM error
+	if f.accel == "auto" {
+		noKVM = e.canBoot()
 	}
-	if accel == "lab" {
-		return f.bootInLab(ctx, e, fs)
+	if f.accel == "lab" || noKVM != nil {
+		// A lab takes seconds to start: what it would refuse is refused here.
+		if _, err := vmm.PlanOf(cfg); err != nil {
+			return 0, err
+		}
+		if noKVM != nil {
+			fmt.Fprintf(e.stderr, "husk: %v; running in the lab, which is slow (husk doctor says more)\n", noKVM)
+		}
+		args, err := f.labArgs(fs)
+		if err != nil {
+			return 0, err
+		}
+		return e.lab(ctx, args)
 	}
 
 	s := &session{env: e, flags: f, cfg: cfg}
@@ -245,15 +252,6 @@ func (o openFiles) close() {
 	for _, c := range o {
 		_ = c.Close()
 	}
-}
-
-// bootInLab runs the same command in the lab, on the lab's own KVM.
-func (f *bootFlags) bootInLab(ctx context.Context, e *env, fs *pflag.FlagSet) (int, error) {
-	args, err := f.labArgs(fs)
-	if err != nil {
-		return 0, err
-	}
-	return e.lab(ctx, args)
 }
 
 // labArgs are the arguments for husk in the lab: the same flags, with --accel kvm

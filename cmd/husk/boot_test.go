@@ -134,6 +134,7 @@ func TestExitCodes(t *testing.T) {
 		{name: "triple fault", result: vmm.Result{Outcome: vmm.TripleFault, Dump: &vmm.Dump{Hint: "look here"}}, code: 122, says: "hint: look here"},
 		{name: "internal error", result: vmm.Result{Outcome: vmm.InternalError, Detail: "suberror 1"}, code: 122, says: "husk: internal-error: suberror 1"},
 		{name: "panic", result: vmm.Result{Outcome: vmm.GuestPanic, Detail: "no init"}, code: 123, says: "kernel panicked: no init"},
+		{name: "panic, silent", result: vmm.Result{Outcome: vmm.GuestPanic}, code: 123, says: "did not say why"},
 		{name: "husk failed", err: errors.New("lost it"), code: 125, says: "husk: lost it"},
 	}
 	for _, tt := range tests {
@@ -212,7 +213,7 @@ func TestStatsReplaceTheFileAtOnce(t *testing.T) {
 }
 
 func TestAccel(t *testing.T) {
-	kernel := file(t, "bzImage", "kernel")
+	kernel := tinyKernel(t, loop)
 	no := errors.New("/dev/kvm emulates")
 	tests := []struct {
 		name  string
@@ -242,6 +243,12 @@ func TestAccel(t *testing.T) {
 	}
 }
 
+func TestLabIsNotStartedForNoKernel(t *testing.T) {
+	h := newFakeHost(t)
+	require.Equal(t, exitFailed, h.husk("boot", "--accel=lab", "-k", file(t, "bzImage", "no kernel at all")))
+	require.Nil(t, h.labArgs)
+}
+
 func TestDryRunNeedsNoHost(t *testing.T) {
 	h := newFakeHost(t)
 	h.canBoot = func() error { t.Error("the host was asked"); return nil }
@@ -252,15 +259,16 @@ func TestDryRunNeedsNoHost(t *testing.T) {
 func TestLabArgs(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	for _, name := range []string{"bzImage", "a", "b"} {
+	require.NoError(t, os.Rename(tinyKernel(t, loop), "vmlinux"))
+	for _, name := range []string{"a", "b"} {
 		require.NoError(t, os.WriteFile(name, []byte("x"), 0o600))
 	}
 	h := newFakeHost(t)
-	require.Equal(t, 42, h.husk("boot", "--accel=lab", "-k", "bzImage", "-i", "a", "--initrd=b", "-a", "x y", "-a", "z,w", "--stats=s.json",
+	require.Equal(t, 42, h.husk("boot", "--accel=lab", "-k", "vmlinux", "-i", "a", "--initrd=b", "-a", "x y", "-a", "z,w", "--stats=s.json",
 		"--serial=file:log", "--debug-exit", "-m", "256M", "--timeout=90s", "--"))
 	require.ElementsMatch(t, []string{
 		"boot", "--initrd=" + dir + "/a", "--initrd=" + dir + "/b", "--append=x y", "--append=z,w", "--stats=" + dir + "/s.json",
-		"--serial=file:" + dir + "/log", "--debug-exit=true", "--memory=256M", "--timeout=1m30s", "--accel=kvm", "--kernel=" + dir + "/bzImage",
+		"--serial=file:" + dir + "/log", "--debug-exit=true", "--memory=256M", "--timeout=1m30s", "--accel=kvm", "--kernel=" + dir + "/vmlinux",
 	}, h.labArgs)
 	require.Equal(t, "boot", h.labArgs[0])
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -160,7 +161,7 @@ func verdict(r *vmm.Result, onReboot string, say func(string, ...any), details i
 	case vmm.DebugExit:
 		return r.Code & 0xff
 	case vmm.GuestPanic:
-		say("the guest's kernel panicked: %s", r.Detail)
+		say("the guest's kernel panicked: %s", cmp.Or(r.Detail, "it did not say why on the serial console"))
 		return exitPanic
 	default:
 		say("%v", r)
