@@ -32,7 +32,7 @@ var (
 const (
 	DefaultCPUs        = 2
 	DefaultMemory      = 6 << 30 // bytes; less on a host that has less
-	DefaultBootTimeout = 90 * time.Second
+	DefaultBootTimeout = 3 * time.Minute // a busy host has been seen to take one
 )
 
 // Options are what machine the lab is.

@@ -27,6 +27,7 @@ type machine struct {
 	console *tail // what the kernel printed
 	errors  *tail // what QEMU printed
 	pid     int
+	killed  bool          // by us
 	done    chan struct{} // closed once QEMU has ended
 	err     error         // how, after done
 }
@@ -40,11 +41,12 @@ func bootMachine(ctx context.Context, o Options, f files, logging string) (*mach
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "agent")
-	defer theirs.Close()
-	if err := unix.SetNonblock(pair[0], true); err != nil {
+	err = unix.SetNonblock(pair[0], true)
+	ours := os.NewFile(uintptr(pair[0]), "agent")
+	if err != nil {
+		_, _ = ours.Close(), theirs.Close()
 		return nil, fmt.Errorf("fcntl: %w", err)
 	}
-	ours := os.NewFile(uintptr(pair[0]), "agent")
 
 	m := &machine{console: newTail(o.Console), errors: newTail(nil), done: make(chan struct{})}
 	cmd := exec.Command(o.QEMU, o.args(logging)...)
@@ -53,7 +55,9 @@ func bootMachine(ctx context.Context, o Options, f files, logging string) (*mach
 	// QEMU has a process group of its own, so that a terminal's Ctrl-C is the
 	// command's and not QEMU's.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := m.start(cmd); err != nil {
+	err = m.start(cmd)
+	_ = theirs.Close() // or we would not see the end of QEMU's
+	if err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("%w: %w", ErrBoot, err)
 	}
@@ -104,6 +108,7 @@ func (m *machine) kill() {
 	select {
 	case <-m.done:
 	default:
+		m.killed = true
 		_ = unix.Kill(m.pid, unix.SIGKILL)
 	}
 }
@@ -130,7 +135,7 @@ func (m *machine) ended() bool {
 // the whole console in a file.
 func (m *machine) explain(err error) error {
 	var b strings.Builder
-	if m.err != nil {
+	if m.err != nil && !m.killed {
 		fmt.Fprintf(&b, "\nQEMU: %v", m.err)
 	}
 	if text := m.errors.last(10); text != "" {
