@@ -31,7 +31,7 @@ var (
 // What a lab has unless the options say otherwise.
 const (
 	DefaultCPUs        = 2
-	DefaultMemory      = 6 << 30 // bytes; less on a host that has less
+	DefaultMemory      = 6 << 30         // bytes; less on a host that has less
 	DefaultBootTimeout = 3 * time.Minute // a busy host has been seen to take one
 )
 
