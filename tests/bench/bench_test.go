@@ -152,6 +152,13 @@ func TestMonitors(t *testing.T) {
 	require.Empty(t, none)
 }
 
+func TestChosen(t *testing.T) {
+	all := func() []monitor { return []monitor{{Name: nameHusk}, {Name: "QEMU q35"}, {Name: nameReference}} }
+	require.Equal(t, all(), chosen(all(), nil))
+	require.Equal(t, []monitor{{Name: nameHusk}, {Name: nameReference}}, chosen(all(), []string{"husk", "MICROVM"}))
+	require.Empty(t, chosen(all(), []string{"bochs"}))
+}
+
 // traced is a sample with as many exits of each kind as given.
 func traced(name string, seconds float64, mib, io, interrupts, deadline uint64) sample {
 	b := newBreakdown()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/huskvm/husk/internal/agent"
 	"github.com/huskvm/husk/internal/doctor"
@@ -40,6 +41,9 @@ func (o *options) measureInLab(ctx context.Context) (*result, error) {
 	argv := []string{
 		self, "--where=here", "--in-lab", "--json=-", "--kernel=" + o.kernel,
 		"--rounds=" + strconv.Itoa(o.rounds), "--warmup=" + strconv.Itoa(o.warmup), "--timeout=" + o.limit.String(),
+	}
+	if len(o.only) > 0 {
+		argv = append(argv, "--only="+strings.Join(o.only, ","))
 	}
 	if o.vmlinux != "" {
 		argv = append(argv, "--vmlinux="+o.vmlinux)

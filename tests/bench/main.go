@@ -94,6 +94,9 @@ func (o *options) measure(ctx context.Context) (*result, error) {
 	if r.Monitors, err = monitors(programs, p, dir); err != nil {
 		return nil, err
 	}
+	if r.Monitors = chosen(r.Monitors, o.only); len(r.Monitors) == 0 {
+		return nil, fmt.Errorf("--only %q: no monitor that was found has such a name", o.only)
+	}
 	var trace tracer
 	if os.Geteuid() == 0 {
 		if err := ktrace.Mount(); err != nil {

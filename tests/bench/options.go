@@ -15,7 +15,8 @@ import (
 type options struct {
 	programs map[string]*string // by the flag's name; "" is not there
 	kernel   string
-	vmlinux  string // "" is not there
+	vmlinux  string   // "" is not there
+	only     []string // parts of monitors' names; empty for all
 	rounds   int
 	warmup   int
 	limit    time.Duration
@@ -33,6 +34,7 @@ func parse(args []string) (*options, error) {
 	}
 	fs.StringVarP(&o.kernel, "kernel", "k", "build/kernels/cloud/vmlinuz", "the bzImage that all boot")
 	fs.StringVar(&o.vmlinux, "vmlinux", "", "the same kernel as an ELF file (default: vmlinux beside it; tests/vmlinux makes one)")
+	fs.StringSliceVar(&o.only, "only", nil, "measure only monitors with one of these `WORDS` in their names: husk,microvm")
 	fs.IntVar(&o.rounds, "rounds", 5, "how often each monitor boots; every round has its own random order")
 	fs.IntVar(&o.warmup, "warmup", 1, "rounds before them that do not count, for files to be read")
 	fs.DurationVar(&o.limit, "timeout", 2*time.Minute, "how long one boot may take")

@@ -36,10 +36,6 @@ const (
 // (DESIGN §4): the one to beat.
 const tunedMicrovm = "microvm,x-option-roms=off,pit=off,pic=off,isa-serial=on,rtc=on"
 
-// gokvmNeeds is from gokvm's own default command line. Without it a kernel does
-// not get past the calibration of its clocks there.
-const gokvmNeeds = " noapic noacpi notsc lapic tsc_early_khz=2000"
-
 // A payload is what is booted.
 type payload struct {
 	Kernel  string // bzImage
@@ -79,7 +75,7 @@ func monitors(programs map[string]string, p payload, dir string) ([]monitor, err
 			"-k", p.Kernel, "-i", p.Initrd, "-p", commandLine,
 		}},
 		{"gokvm", "gokvm", []string{
-			"boot", "-k", p.Kernel, "-i", p.Initrd, "-p", commandLine + gokvmNeeds, "-c", "1", "-m", mem + "M",
+			"boot", "-k", p.Kernel, "-i", p.Initrd, "-p", commandLine, "-c", "1", "-m", mem + "M",
 		}},
 		{"QEMU q35", "qemu", qemu("q35", p.Kernel)},
 		{nameReference, "qemu", qemu(tunedMicrovm, p.Kernel)},
@@ -102,6 +98,18 @@ func monitors(programs map[string]string, p payload, dir string) ([]monitor, err
 		})
 	}
 	return found, nil
+}
+
+// chosen are the monitors with one of the words in their names; all without words.
+func chosen(all []monitor, words []string) []monitor {
+	if len(words) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(all, func(m monitor) bool {
+		return !slices.ContainsFunc(words, func(word string) bool {
+			return strings.Contains(strings.ToLower(m.Name), strings.ToLower(word))
+		})
+	})
 }
 
 // firecrackerConfig is Firecracker's boot as a file: its docs/getting-started.md.

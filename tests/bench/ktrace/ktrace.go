@@ -1,7 +1,7 @@
 // Package ktrace counts what the kernel does for one program and its children,
 // by trace events (kernel Documentation/trace/events.rst and histogram.rst).
-// The kernel adds up itself, so counting costs the program next to nothing, and
-// it sees every monitor alike.
+// The kernel adds up itself: nothing is copied out while the program runs, and
+// every monitor is seen alike.
 package ktrace
 
 import (
