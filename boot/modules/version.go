@@ -60,10 +60,11 @@ func For(image string) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", image, err)
 	}
-	if real, err := filepath.EvalSymlinks(image); err == nil {
-		image = real // build/kernels/*/vmlinuz is a link into boot
+	file, err := filepath.EvalSymlinks(image) // build/kernels/*/vmlinuz is a link into boot
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrVersion, err)
 	}
-	dir := filepath.Dir(image)
+	dir := filepath.Dir(file)
 	var tried []string
 	for _, lib := range []string{filepath.Join(dir, "lib"), filepath.Join(dir, "..", "lib"), "/lib", "/usr/lib"} {
 		root := filepath.Join(lib, "modules", version)

@@ -43,7 +43,8 @@ func demo(d spec.Demo) error {
 	case spec.Idle:
 		select {}
 	case spec.Spin:
-		for {
+		for n := 0; ; n++ {
+			_ = n
 		}
 	}
 	return fmt.Errorf("husk.do=%s: there is no such action", d.Do)
@@ -74,7 +75,7 @@ func facts() [][2]string {
 	add("cpus", cpus())
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
-		add("memory", fmt.Sprintf("%d MiB", uint64(info.Totalram)*uint64(info.Unit)>>20))
+		add("memory", fmt.Sprintf("%d MiB", info.Totalram*uint64(info.Unit)>>20))
 	}
 	add("clock", line("/sys/devices/system/clocksource/clocksource0/current_clocksource"))
 	add("boot", sinceBoot()+" s from the kernel's start to this line")

@@ -292,7 +292,9 @@ func FuzzReadFrame(f *testing.F) {
 	for _, v := range []any{
 		hello{Version: version, Error: "why"},
 		start{Argv: []string{"sh", "-c", "true"}, Env: []string{"A=b"}, TTY: true, Size: Size{24, 80}},
-		request{Signal: 2}, request{Resize: &Size{1, 2}}, outcome{Code: 3},
+		request{Signal: 2},
+		request{Resize: &Size{1, 2}},
+		outcome{Code: 3},
 	} {
 		var b bytes.Buffer
 		require.NoError(f, writeFrame(&b, v))

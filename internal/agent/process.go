@@ -248,9 +248,9 @@ func lookPath(name, dir string, env []string) (string, int, error) {
 			candidates = append(candidates, filepath.Join(d, name))
 		}
 	}
-	code, reason := CodeNotFound, error(fs.ErrNotExist)
-	if !strings.Contains(name, "/") {
-		reason = errors.New("command not found")
+	code, reason := CodeNotFound, errors.New("command not found")
+	if strings.Contains(name, "/") {
+		reason = fs.ErrNotExist
 	}
 	for _, c := range candidates {
 		if !filepath.IsAbs(c) {

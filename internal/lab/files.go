@@ -55,19 +55,23 @@ func openKernel(name string) (*os.File, error) {
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
 	elf, err := payload.Unpack(bzImage)
-	if err != nil || !hasPVH(elf) {
-		return f, nil // as it is, then
+	if err == nil && hasPVH(elf) {
+		_ = f.Close()
+		return unpackedKernel(elf)
 	}
-	_ = f.Close()
-	unpacked, err := inMemory("vmlinux")
+	return f, nil // as it is, then
+}
+
+func unpackedKernel(elf []byte) (*os.File, error) {
+	f, err := inMemory("vmlinux")
 	if err != nil {
 		return nil, err
 	}
-	if _, err := unpacked.Write(elf); err != nil {
-		_ = unpacked.Close()
+	if _, err := f.Write(elf); err != nil {
+		_ = f.Close()
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
-	return unpacked, nil
+	return f, nil
 }
 
 func hasPVH(elf []byte) bool {

@@ -149,7 +149,7 @@ func defaultMemory() uint64 {
 	if unix.Sysinfo(&info) != nil {
 		return DefaultMemory
 	}
-	total := uint64(info.Totalram) * uint64(info.Unit)
+	total := info.Totalram * uint64(info.Unit)
 	return min(DefaultMemory, total/4*3)
 }
 

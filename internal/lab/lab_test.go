@@ -67,7 +67,7 @@ func fake(t *testing.T, script string) string {
 }
 
 // bootFake boots with a program for QEMU and nothing to boot.
-func bootFake(ctx context.Context, t *testing.T, script string, limit time.Duration) error {
+func bootFake(ctx context.Context, t *testing.T, script, logging string, limit time.Duration) error {
 	t.Helper()
 	t.Setenv("TMPDIR", t.TempDir())
 	kernel, err := inMemory("kernel")
@@ -76,13 +76,13 @@ func bootFake(ctx context.Context, t *testing.T, script string, limit time.Durat
 	require.NoError(t, err)
 	f := files{kernel, initrd}
 	defer f.close()
-	m, err := bootMachine(ctx, Options{QEMU: fake(t, script), BootTimeout: limit}, f, quiet)
+	m, err := bootMachine(ctx, Options{QEMU: fake(t, script), BootTimeout: limit}, f, logging)
 	require.Nil(t, m)
 	return err
 }
 
 func TestQEMUFails(t *testing.T) {
-	err := bootFake(t.Context(), t, "echo 'qemu: no such machine' >&2; printf 'panic\\033[2J: no init\\n'; exit 1", time.Minute)
+	err := bootFake(t.Context(), t, "echo 'qemu: no such machine' >&2; printf 'panic\\033[2J: no init\\n'; exit 1", quiet, time.Minute)
 	require.ErrorIs(t, err, ErrBoot)
 	require.ErrorContains(t, err, "QEMU: exit status 1")
 	require.ErrorContains(t, err, "QEMU says:\nqemu: no such machine")
@@ -94,16 +94,22 @@ func TestQEMUFails(t *testing.T) {
 }
 
 func TestHang(t *testing.T) {
-	err := bootFake(t.Context(), t, "exec sleep 1000", 50*time.Millisecond)
+	err := bootFake(t.Context(), t, "exec sleep 1000", quiet, 50*time.Millisecond)
+	require.ErrorIs(t, err, errHang)
+	logs, _ := filepath.Glob(os.TempDir() + "/*")
+	require.Empty(t, logs, "nothing is left of a start that is tried again")
+
+	err = bootFake(t.Context(), t, "exec sleep 1000", verbose, 50*time.Millisecond)
 	require.ErrorIs(t, err, errHang)
 	require.ErrorIs(t, err, ErrBoot)
+	require.ErrorContains(t, err, "its whole console is in")
 }
 
 func TestCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
 	cancel(why)
-	require.ErrorIs(t, bootFake(ctx, t, "exec sleep 1000", time.Minute), why)
+	require.ErrorIs(t, bootFake(ctx, t, "exec sleep 1000", quiet, time.Minute), why)
 }
 
 func TestShares(t *testing.T) {

@@ -76,6 +76,9 @@ func bootMachine(ctx context.Context, o Options, f files, logging string) (*mach
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	if errors.Is(err, errHang) && logging == quiet {
+		return nil, err // the second start will tell more
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		err = errors.New("QEMU ended")
 	}
