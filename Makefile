@@ -23,7 +23,7 @@ bin/husk: $(guestinit)
 
 # Boot a guest: prints what it sees, and gives a shell on a terminal.
 demo: build
-	@tests/demo
+	@GO='$(GO)' tests/run-demo
 
 # Everything a change must pass: pure tests, KVM's where it opens, whole boots in the lab.
 test: build
