@@ -45,7 +45,8 @@ gone with the lab. There is no network but the loopback.
 The lab's kernel is the one named by --kernel or $HUSK_LAB_KERNEL, or the newest with
 the modules it takes in build/kernels/generic or /boot. QEMU is found on PATH.
 
-SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 go to CMD.`,
+SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 go to CMD. If it has not ended
+10 seconds after SIGTERM, SIGHUP or SIGQUIT, the lab is ended.`,
 		examples: `husk lab
 husk lab -- ls -l /dev/kvm
 # KVM tests of this folder's Go package
@@ -149,6 +150,8 @@ func runInLab(ctx context.Context, e *env, o lab.Options, argv []string) (int, e
 	}
 	defer l.Close()
 
+	ctx, forwarded, stop := insist(ctx, signals)
+	defer stop()
 	in, err := term.NewInput(e.stdin)
 	if err != nil {
 		return 0, fmt.Errorf("standard input: %w", err)
@@ -156,12 +159,58 @@ func runInLab(ctx context.Context, e *env, o lab.Options, argv []string) (int, e
 	defer in.Close()
 	cmd := agent.Command{
 		Argv: argv, Dir: dir, Env: os.Environ(),
-		Stdin: in, Stdout: e.stdout, Stderr: e.stderr, Signals: signals,
+		Stdin: in, Stdout: e.stdout, Stderr: e.stderr, Signals: forwarded,
 	}
 	if out, ok := e.stdout.(*os.File); ok && term.IsTerminal(e.stdin) && term.IsTerminal(out) {
 		return runOnTerminal(ctx, e.stdin, l, cmd)
 	}
-	return l.Run(ctx, cmd)
+	code, err := l.Run(ctx, cmd)
+	if ending := new(stubborn); errors.As(err, ending) {
+		fmt.Fprintf(e.stderr, "husk: lab: %v\n", err)
+		return 128 + int(ending.signal), nil
+	}
+	return code, err
+}
+
+// patience is how long a command that was told to end may take until the lab
+// is ended around it: what runs there can hang beyond the reach of signals.
+const patience = 10 * time.Second
+
+// stubborn is a command that did not end by a signal.
+type stubborn struct{ signal syscall.Signal }
+
+func (s stubborn) Error() string {
+	return fmt.Sprintf("the command did not end by %v within %v; the lab was ended", s.signal, patience)
+}
+
+// insist forwards signals, and ends the context when a command that was told to
+// terminate is still there after patience.
+func insist(ctx context.Context, signals <-chan os.Signal) (context.Context, <-chan os.Signal, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	forwarded := make(chan os.Signal, cap(signals))
+	go func() {
+		var over <-chan time.Time
+		var last syscall.Signal
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-over:
+				cancel(stubborn{last})
+				return
+			case sig := <-signals:
+				if sig == syscall.SIGTERM || sig == syscall.SIGHUP || sig == syscall.SIGQUIT {
+					last, _ = sig.(syscall.Signal)
+					over = time.After(patience)
+				}
+				select {
+				case forwarded <- sig:
+				case <-ctx.Done():
+				}
+			}
+		}
+	}()
+	return ctx, forwarded, func() { cancel(nil) }
 }
 
 // startLab boots a lab unless a signal comes first, which it returns then.
@@ -197,7 +246,7 @@ func runOnTerminal(ctx context.Context, f *os.File, l *lab.Lab, cmd agent.Comman
 	if err != nil {
 		return 0, err
 	}
-	defer terminal.Restore()
+	defer func() { _ = terminal.Restore() }()
 
 	following, cancel := context.WithCancel(ctx)
 	defer cancel()
