@@ -159,6 +159,10 @@ func (vm *VM) feed(ctx context.Context, in io.Reader) {
 // PowerButton presses the power button: the guest is asked to shut down.
 func (vm *VM) PowerButton() { vm.board.power.PressPowerButton() }
 
+// Break sends a break on the serial port, which Linux takes for the SysRq key. It
+// waits until the guest has room for it, or ctx ends.
+func (vm *VM) Break(ctx context.Context) error { return vm.board.serial.Break(ctx) }
+
 // Pause stops all vCPUs between two instructions, until Resume or the end of
 // Run. It returns when none runs. A paused machine can be paused again.
 func (vm *VM) Pause() error {

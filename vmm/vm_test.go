@@ -115,6 +115,20 @@ func TestConsoleInputReachesTheGuest(t *testing.T) {
 	require.Equal(t, text, out.String())
 }
 
+func TestBreakReachesTheGuest(t *testing.T) {
+	waitForBreak := []byte{
+		0x66, 0xba, 0xfd, 0x03, // mov $0x3fd,%dx
+		0xec, 0xa8, 0x10, 0x74, 0xfb, // 1: in (%dx),%al; test $0x10,%al (LSR.BI); jz 1b
+	}
+	vm := newVM(t, config(t, waitForBreak, out8(portPower+2, 1), forever))
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	sent := make(chan error, 1)
+	go func() { sent <- vm.Break(ctx) }()
+	require.Equal(t, Reboot, run(t, vm).Outcome)
+	require.NoError(t, <-sent)
+}
+
 func TestCancelEndsABusyGuestAndItCanGoOn(t *testing.T) {
 	vm := newVM(t, config(t, countRound))
 	count := func() uint32 {

@@ -51,6 +51,7 @@ standard input and output where they are pipes or files.
 On a terminal all keys go to the guest, but for Ctrl-A followed by
   X       end husk and the guest at once (exit code 0)
   P       press the guest's power button
+  B       send a break, which Linux takes for the SysRq key
   H       list these keys
   Ctrl-A  send Ctrl-A
 A serial line does not carry the window's size: run "stty rows R cols C" in the guest,

@@ -19,6 +19,7 @@ const consoleKeys = `
 husk: keys after Ctrl-A:
   X       end husk and the guest at once
   P       press the guest's power button
+  B       send a break, which Linux takes for the SysRq key
   H       this list
   Ctrl-A  send Ctrl-A
 `

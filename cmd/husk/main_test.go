@@ -54,7 +54,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 		getenv: func(string) string { return "" },
 		newMachine: func(cfg vmm.Config) (machine, error) {
 			h.made = append(h.made, cfg)
-			return &fakeMachine{host: h, cfg: cfg, pressed: make(chan struct{}, 8)}, nil
+			return &fakeMachine{host: h, cfg: cfg, pressed: make(chan struct{}, 8), breaks: make(chan struct{}, 8)}, nil
 		},
 		canBoot: func() error { return nil },
 		examine: func() *doctor.Report { return &doctor.Report{Verdict: doctor.InLab} },
@@ -95,9 +95,11 @@ type fakeMachine struct {
 	host    *fakeHost
 	cfg     vmm.Config
 	pressed chan struct{}
+	breaks  chan struct{}
 }
 
 func (m *fakeMachine) Run(ctx context.Context) (*vmm.Result, error) { return m.host.run(ctx, m) }
+func (m *fakeMachine) Break(context.Context) error                  { m.breaks <- struct{}{}; return nil }
 func (m *fakeMachine) PowerButton()                                 { m.pressed <- struct{}{} }
 func (m *fakeMachine) Stats() vmm.Stats                             { return vmm.Stats{Exits: map[string]uint64{"io": 7}} }
 func (m *fakeMachine) Close() error                                 { m.host.closed++; return nil }

@@ -25,6 +25,7 @@ const lastOutput = 2 * time.Second
 type machine interface {
 	Run(ctx context.Context) (*vmm.Result, error)
 	PowerButton()
+	Break(ctx context.Context) error
 	Stats() vmm.Stats
 	Close() error
 }
@@ -58,17 +59,24 @@ func (s *session) run(ctx context.Context) (code int, err error) {
 		}).Stop()
 	}
 
-	buttons := make(chan struct{}, 1)
-	press := func() {
-		select {
-		case buttons <- struct{}{}:
-		default: // pressed already
+	// What is asked of the machine, whichever runs when it comes.
+	requests := make(chan func(machine), 4)
+	ask := func(f func(machine)) func() {
+		return func() {
+			select {
+			case requests <- f:
+			default: // enough is asked already
+			}
 		}
 	}
+	press := ask(machine.PowerButton)
 	var con *console
 	con, err = openConsole(s.env, s.flags.serial, map[byte]func(){
 		'x': func() { end(&stop{code: exitOK}) },
 		'p': press,
+		'b': ask(func(m machine) {
+			go func() { _ = m.Break(ctx) }() // until the guest takes it, or the end
+		}),
 		'h': func() { fmt.Fprint(con.stderr, consoleKeys) },
 	}, func(err error) {
 		end(&stop{exitFailed, fmt.Sprintf("console output: %v; the guest was ended, for nobody saw it", err)})
@@ -84,7 +92,7 @@ func (s *session) run(ctx context.Context) (code int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		code, err := s.drive(ctx, end, m, con, buttons, press)
+		code, err := s.drive(ctx, end, m, con, requests, press)
 		if err != nil || s.result == nil || s.result.Outcome != vmm.Reboot || s.flags.onReboot != "restart" {
 			return code, err
 		}
@@ -92,7 +100,7 @@ func (s *session) run(ctx context.Context) (code int, err error) {
 }
 
 // drive runs one machine to its end.
-func (s *session) drive(ctx context.Context, end context.CancelCauseFunc, m machine, con *console, buttons <-chan struct{}, press func()) (int, error) {
+func (s *session) drive(ctx context.Context, end context.CancelCauseFunc, m machine, con *console, requests <-chan func(machine), press func()) (int, error) {
 	stopSignals := handleSignals(con, press, end)
 	defer stopSignals()
 
@@ -109,8 +117,8 @@ func (s *session) drive(ctx context.Context, end context.CancelCauseFunc, m mach
 	var patience <-chan time.Time
 	for {
 		select {
-		case <-buttons:
-			m.PowerButton()
+		case request := <-requests:
+			request(m)
 		case <-over:
 			over, patience = nil, time.After(lastOutput)
 		case <-patience:

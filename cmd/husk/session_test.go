@@ -203,6 +203,24 @@ func TestPowerButtonKey(t *testing.T) {
 	require.Equal(t, exitOK, h.husk("boot", "-k", file(t, "bzImage", "kernel")))
 }
 
+func TestBreakKey(t *testing.T) {
+	person, terminal, err := pty.Open()
+	require.NoError(t, err)
+	defer func() { _ = person.Close() }()
+	defer func() { _ = terminal.Close() }()
+	h := newFakeHost(t)
+	h.stdin = terminal
+	h.run = func(_ context.Context, m *fakeMachine) (*vmm.Result, error) {
+		_, err := person.WriteString("\x01ba")
+		require.NoError(t, err)
+		_, err = m.cfg.Serial.In.Read(make([]byte, 1))
+		require.NoError(t, err)
+		<-m.breaks
+		return &vmm.Result{Outcome: vmm.PowerOff}, nil
+	}
+	require.Equal(t, exitOK, h.husk("boot", "-k", file(t, "bzImage", "kernel")))
+}
+
 func TestMessagesStartOnALineOfTheirOwn(t *testing.T) {
 	one, err := os.Create(filepath.Join(t.TempDir(), "one"))
 	require.NoError(t, err)
