@@ -13,7 +13,7 @@ import (
 
 // demo is a small guest's life.
 func demo(d spec.Demo) error {
-	go watchPowerButton()
+	watchPowerButton()
 	if err := mountAll("/", late()); err != nil {
 		return err
 	}

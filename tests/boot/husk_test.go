@@ -136,7 +136,7 @@ func boot(t *testing.T, flavour, image, do string, flags ...string) run {
 	t.Helper()
 	need(t)
 	return husk(t, nil, append([]string{
-		"boot", "--accel=kvm", "-k", kernel(t, flavour, image), "-i", initrd(t, flavour), "-m", "256M", "-a", "husk.do=" + do,
+		"boot", "--accel=kvm", "-k", kernel(t, flavour, image), "-i", initrd(t, flavour), "-m", "256M", "-a", "quiet husk.do=" + do,
 	}, flags...)...)
 }
 
@@ -165,9 +165,9 @@ func (w *watched) String() string {
 	return w.buf.String()
 }
 
-func start(t *testing.T, flavour, do string) *guest {
+func start(t *testing.T, flavour, args string) *guest {
 	t.Helper()
-	g := &guest{cmd: exec.Command(need(t), "boot", "--accel=kvm", "-k", kernel(t, flavour, "vmlinuz"), "-i", initrd(t, flavour), "-m", "256M", "-a", "husk.do="+do)}
+	g := &guest{cmd: exec.Command(need(t), "boot", "--accel=kvm", "-k", kernel(t, flavour, "vmlinuz"), "-i", initrd(t, flavour), "-m", "256M", "-a", "quiet "+args)}
 	g.cmd.Stdout, g.cmd.Stderr = &g.stdout, &g.stderr
 	var err error
 	g.stdin, err = g.cmd.StdinPipe()
@@ -182,8 +182,9 @@ func (g *guest) waitForError(t *testing.T, text string) { g.await(t, &g.stderr, 
 
 func (g *guest) await(t *testing.T, w *watched, text string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(w.String(), text) }, deadline, 20*time.Millisecond,
-		"%q does not come\n%s\n%s", text, &g.stderr, &g.stdout)
+	for end := time.Now().Add(deadline); !strings.Contains(w.String(), text); time.Sleep(20 * time.Millisecond) {
+		require.True(t, time.Now().Before(end), "%q does not come\n%s\n%s", text, &g.stderr, &g.stdout)
+	}
 }
 
 func (g *guest) wait(t *testing.T) run {
