@@ -47,12 +47,23 @@ func (c *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	head, e := newList[listHeader, CPUIDEntry](len(entries))
 	head.n = uint32(len(entries))
 	copy(e, entries)
-	return detail(set(c.fd, reqSetCPUID2, head), "vCPU %d, %d entries", c.id, len(entries))
+	if err := set(c.fd, reqSetCPUID2, head); err != nil {
+		return detail(err, "vCPU %d, %d entries", c.id, len(entries))
+	}
+	c.cpuids = len(entries)
+	return nil
 }
 
 // CPUID returns what was set, as KVM has adjusted it (KVM API §4.20).
 func (c *VCPU) CPUID() ([]CPUIDEntry, error) {
-	return cpuidEntries(c.fd, reqGetCPUID2)
+	// Before Linux 6.3 KVM does not say how many entries it has filled: only
+	// exactly as much room as there are entries is safe.
+	head, entries := newList[listHeader, CPUIDEntry](c.cpuids)
+	head.n = uint32(c.cpuids)
+	if err := set(c.fd, reqGetCPUID2, head); err != nil {
+		return nil, detail(err, "vCPU %d, %d entries", c.id, c.cpuids)
+	}
+	return entries, nil
 }
 
 // cpuidEntries asks with ever more room: KVM says that it was too little, and

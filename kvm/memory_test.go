@@ -30,7 +30,11 @@ func TestDirtyLog(t *testing.T) {
 	for range 2 {
 		g.start(t, codeAddr)
 		run[*kvm.HaltExit](t, g)
-		require.Equal(t, uint64(1)<<5, log())
+		// KVM may call a page written that it has only mapped for writing, as
+		// the one with the code.
+		got := log()
+		require.NotZero(t, got&(1<<5), "page 5 is written")
+		require.Zero(t, got&(1<<6), "page 6 is not")
 		require.Zero(t, log())
 	}
 
@@ -118,38 +122,39 @@ func TestCoalescedPorts(t *testing.T) {
 	require.Empty(t, drain(g.cpu))
 }
 
-func TestCoalescedMemoryWrapsAround(t *testing.T) {
+// TestCoalescedMemory has more stores than the ring has room for. A full ring
+// ends Run; before Linux 6.12 KVM miscounts and takes a ring for full that is
+// not. Either way the order must hold.
+func TestCoalescedMemory(t *testing.T) {
 	g := newGuest(t, []byte{
 		0xb8, 0xff, 0xff, // mov ax, 0xffff
 		0x8e, 0xd8, // mov ds, ax
-		0xb9, 0x64, 0x00, // mov cx, 100
+		0xb9, 0xc8, 0x00, // mov cx, 200
 		0x88, 0x0e, 0x10, 0x00, // mov [0x10], cl: address 0x100000
 		0xe2, 0xfa, // loop to the store
 		0xf4, // hlt
 	}, nil)
 	g.need(t, kvm.CapCoalescedMMIO)
 	require.NoError(t, g.vm.RegisterCoalesced(0x100000, 8, false))
-	for range 5 { // 500 stores in a ring of 170
+	for range 5 {
 		g.start(t, codeAddr)
-		run[*kvm.HaltExit](t, g)
-		got := drain(g.cpu)
-		require.Len(t, got, 100)
+		var got []store
+		exits := 0
+		for halted := false; !halted; exits++ {
+			exit, err := g.cpu.Run()
+			require.NoError(t, err)
+			got = append(got, drain(g.cpu)...)
+			if m, ok := exit.(*kvm.MMIOExit); ok {
+				got = append(got, store{m.Addr, false, string(m.Data)})
+			} else {
+				require.IsType(t, &kvm.HaltExit{}, exit)
+				halted = true
+			}
+		}
+		require.Less(t, exits, 10, "stores are collected")
+		require.Len(t, got, 200)
 		for i, s := range got {
-			require.Equal(t, store{0x100000, false, string([]byte{byte(100 - i)})}, s)
+			require.Equal(t, store{0x100000, false, string([]byte{byte(200 - i)})}, s)
 		}
 	}
-}
-
-func TestFullCoalescedRingEndsRun(t *testing.T) {
-	g := newGuest(t, []byte{
-		0xe6, 0x30, // out 0x30, al
-		0xeb, 0xfc, // jmp to the start
-	}, nil)
-	g.need(t, kvm.CapCoalescedPIO)
-	require.NoError(t, g.vm.RegisterCoalesced(0x30, 1, true))
-	g.expectPort(t, 0x30)
-	full := len(drain(g.cpu))
-	require.Positive(t, full)
-	g.expectPort(t, 0x30)
-	require.Len(t, drain(g.cpu), full)
 }

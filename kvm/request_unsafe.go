@@ -130,10 +130,10 @@ func set[T any](fd int, r request, t *T) error {
 // newList returns memory for a structure that ends in an array: its header H and
 // the n elements E that follow it without a gap. Neither may hold pointers.
 func newList[H, E any](n int) (*H, []E) {
-	size := unsafe.Sizeof(*new(H)) + uintptr(n)*unsafe.Sizeof(*new(E))
-	// uint64 elements give the alignment that the widest field needs. The one
-	// more keeps the elements' address inside the memory when n is 0.
-	mem := make([]uint64, size/8+1)
+	// uint64 elements give the alignment that the widest field needs. One more
+	// E than asked for keeps the elements' address inside the memory when n is 0.
+	size := unsafe.Sizeof(*new(H)) + uintptr(n+1)*unsafe.Sizeof(*new(E))
+	mem := make([]uint64, (size+7)/8)
 	p := unsafe.Pointer(unsafe.SliceData(mem))
 	return (*H)(p), unsafe.Slice((*E)(unsafe.Add(p, unsafe.Sizeof(*new(H)))), n)
 }

@@ -72,6 +72,8 @@ type VCPU struct {
 	vm   *VM
 	run  []byte // struct kvm_run and the pages behind it
 	exit exits
+
+	cpuids int // number of entries that SetCPUID has set
 }
 
 // ID returns the number given to CreateVCPU.
