@@ -56,7 +56,7 @@ func (c *VCPU) SetCPUID(entries []CPUIDEntry) error {
 
 // CPUID returns what was set, as KVM has adjusted it (KVM API §4.20).
 func (c *VCPU) CPUID() ([]CPUIDEntry, error) {
-	// Before Linux 6.3 KVM does not say how many entries it has filled: only
+	// Older KVM (seen on Linux 6.1) does not say how many it has filled: only
 	// exactly as much room as there are entries is safe.
 	head, entries := newList[listHeader, CPUIDEntry](c.cpuids)
 	head.n = uint32(c.cpuids)

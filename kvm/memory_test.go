@@ -123,7 +123,7 @@ func TestCoalescedPorts(t *testing.T) {
 }
 
 // TestCoalescedMemory has more stores than the ring has room for. A full ring
-// ends Run; before Linux 6.12 KVM miscounts and takes a ring for full that is
+// ends Run; older KVM (seen on Linux 6.1) takes a ring for full that is
 // not. Either way the order must hold.
 func TestCoalescedMemory(t *testing.T) {
 	g := newGuest(t, []byte{
