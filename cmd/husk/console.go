@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -67,7 +68,12 @@ func openConsole(e *env, name string, keys map[byte]func(), broken func(error)) 
 			return nil, err
 		}
 		c.stderr = c.terminal.Writer(e.stderr)
-		c.serial.In = term.NewKeys(in, keys)
+		reader, err := term.NewKeys(in, keys)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("standard input: %w", err), c.Close())
+		}
+		c.closers = openFiles{reader, in}
+		c.serial.In = reader
 	}
 	return c, nil
 }

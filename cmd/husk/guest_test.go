@@ -114,6 +114,10 @@ func TestTerminalAfterHusk(t *testing.T) {
 			_, err := person.WriteString("\x01x")
 			require.NoError(t, err)
 		}, exitOK},
+		{"Ctrl-A X behind keys that the guest does not take", func(t *testing.T, _ *exec.Cmd, person *os.File, _ *bufio.Reader) {
+			_, err := person.WriteString(strings.Repeat("a", 2000) + "\x01x")
+			require.NoError(t, err)
+		}, exitOK},
 		{"SIGTERM twice", kill(unix.SIGTERM, unix.SIGTERM), 128 + int(unix.SIGTERM)},
 		{"SIGHUP twice", kill(unix.SIGHUP, unix.SIGHUP), 128 + int(unix.SIGHUP)},
 		{"SIGQUIT", kill(unix.SIGQUIT), 2}, // Go's own, with all stacks

@@ -175,7 +175,10 @@ func TestConsoleOnATerminal(t *testing.T) {
 	code := make(chan int, 1)
 	go func() { code <- h.husk("boot", "-k", file(t, "bzImage", "kernel")) }()
 	<-running
-	_, err = person.WriteString("a\x03\x01\x01b\r\x01h\x01x")
+	_, err = person.WriteString("a\x03\x01\x01b\r")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return h.out.String() == "a\x03\x01b\r" }, time.Minute, time.Millisecond)
+	_, err = person.WriteString("\x01h\x01x")
 	require.NoError(t, err)
 	require.Equal(t, exitOK, <-code)
 	require.Equal(t, "a\x03\x01b\r", h.out.String(), "all keys but the commands reach the guest, unchanged")

@@ -1,11 +1,12 @@
 package term
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"os"
-	"strings"
+	"slices"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -78,37 +79,82 @@ func TestKeys(t *testing.T) {
 	}
 	for _, tt := range tests {
 		// However the bytes are cut into reads, it comes to the same.
-		for cut, reader := range map[string]func(io.Reader) io.Reader{
-			"at once":    func(r io.Reader) io.Reader { return r },
-			"one by one": iotest.OneByteReader,
-			"with error": iotest.DataErrReader,
-		} {
-			t.Run(tt.name+" "+cut, func(t *testing.T) {
-				done := ""
-				keys := NewKeys(reader(strings.NewReader(tt.typed)), map[byte]func(){
+		for _, cut := range []int{1, 2, 3, len(tt.typed)} {
+			t.Run(fmt.Sprintf("%s by %d", tt.name, cut), func(t *testing.T) {
+				sent, done := "", ""
+				keys := &Keys{actions: map[byte]func(){
 					'x': func() { done += "x" },
 					'h': func() { done += "h" },
-				})
-				sent, err := io.ReadAll(keys)
-				require.NoError(t, err)
-				require.Equal(t, tt.sent, string(sent))
+				}}
+				for p := range slices.Chunk([]byte(tt.typed), cut) {
+					sent += string(p[:keys.filter(p)])
+				}
+				require.Equal(t, tt.sent, sent)
 				require.Equal(t, tt.done, done)
 			})
 		}
 	}
 }
 
-func TestKeysPassDeadlinesOn(t *testing.T) {
+// newKeys returns Keys and the place to type.
+func newKeys(t *testing.T, actions map[byte]func()) (keys *Keys, typing *os.File) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
-	defer r.Close()
-	defer w.Close()
 	in, err := NewInput(r)
 	require.NoError(t, err)
-	defer in.Close()
-	keys := NewKeys(in, nil)
+	keys, err = NewKeys(in, actions)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, keys.Close())
+		require.NoError(t, in.Close())
+		_ = r.Close()
+		_ = w.Close()
+	})
+	return keys, w
+}
+
+func TestKeysWorkWhileNobodyTakesInput(t *testing.T) {
+	pressed := make(chan struct{}, 1)
+	keys, typing := newKeys(t, map[byte]func(){'x': func() { pressed <- struct{}{} }})
+	go func() { _, _ = typing.WriteString("abc") }()
+	got := make([]byte, 1)
+	_, err := keys.Read(got)
+	require.NoError(t, err)
+	require.Equal(t, "a", string(got))
+
+	// More than fits is typed, and then the key.
+	_, err = typing.Write(bytes.Repeat([]byte("z"), 2*keysAhead))
+	require.NoError(t, err)
+	_, err = typing.WriteString("\x01x")
+	require.NoError(t, err)
+	<-pressed
+
+	require.NoError(t, typing.Close())
+	rest, err := io.ReadAll(keys)
+	require.NoError(t, err)
+	require.Equal(t, "bczzz", string(rest[:5]), "what came first is kept")
+	require.LessOrEqual(t, len(rest), keysAhead)
+}
+
+func TestKeysReadIsInterrupted(t *testing.T) {
+	keys, typing := newKeys(t, nil)
 	require.NoError(t, keys.SetReadDeadline(time.Now()))
-	_, err = keys.Read(make([]byte, 1))
+	_, err := keys.Read(make([]byte, 1))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	require.NoError(t, NewKeys(strings.NewReader(""), nil).SetReadDeadline(time.Now()))
+	require.NoError(t, keys.SetReadDeadline(time.Time{}))
+	_, err = typing.WriteString("a")
+	require.NoError(t, err)
+	n, err := keys.Read(make([]byte, 1))
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+}
+
+func TestKeysAreClosed(t *testing.T) {
+	_, _ = newKeys(t, nil) // never read
+	keys, typing := newKeys(t, nil)
+	_, err := typing.WriteString("a")
+	require.NoError(t, err)
+	_, err = keys.Read(make([]byte, 1)) // and waiting for more
+	require.NoError(t, err)
 }
