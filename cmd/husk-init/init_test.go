@@ -37,8 +37,10 @@ func TestSplit(t *testing.T) {
 	}
 	_, err := split(`a "b`, true)
 	require.ErrorIs(t, err, errQuote)
-	_, err = split("a\x00b", false)
-	require.Error(t, err)
+	for _, line := range []string{"a\x00b", "\\\x00;", "'\x00;'"} {
+		_, err = split(line, true)
+		require.Error(t, err, "%q", line)
+	}
 }
 
 func FuzzSplit(f *testing.F) {

@@ -27,13 +27,14 @@ func (s *splitter) end() {
 // shell's line ';', "&&" and "||" are words of their own, preceded by NUL so
 // that no quoted word is one, and '#' starts a comment.
 func split(line string, shell bool) ([]string, error) {
+	if strings.Contains(line, "\x00") {
+		return nil, errors.New("a NUL byte")
+	}
 	var s splitter
 	var quote byte
 	for i := 0; i < len(line); i++ {
 		c := line[i]
 		switch {
-		case c == 0:
-			return nil, errors.New("a NUL byte")
 		case quote != 0 && c == quote:
 			quote = 0
 		case quote != 0:
