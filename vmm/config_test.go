@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/boot"
 )
@@ -76,8 +77,11 @@ func TestOpenSourceRefusesWhatIsNoFile(t *testing.T) {
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
+	fifo := filepath.Join(dir, "fifo") // to which nobody writes
+	require.NoError(t, unix.Mkfifo(fifo, 0o600))
 	for path, want := range map[string]string{
 		dir:                          "is a directory",
+		fifo:                         "not a regular file",
 		empty:                        "is empty",
 		filepath.Join(dir, "absent"): "check the path",
 		"/dev/null":                  "not a regular file",

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/huskvm/husk/boot"
 )
 
@@ -64,7 +66,8 @@ func ParseCPU(s string) (CPU, error) {
 // OpenSource opens a file to boot from. The Closer is to be called when New
 // (or PlanOf) has returned.
 func OpenSource(path string) (boot.Source, io.Closer, error) {
-	f, err := os.Open(path)
+	// Without O_NONBLOCK, a FIFO would be waited for, and not refused below.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		var remedy string
 		switch {
@@ -83,7 +86,7 @@ func OpenSource(path string) (boot.Source, io.Closer, error) {
 	case !info.Mode().IsRegular():
 		err = fmt.Errorf("%s: is not a regular file; copy it into one first", path)
 	case info.Size() == 0:
-		err = fmt.Errorf("%s: is empty", path)
+		err = fmt.Errorf("%s: is empty; get a whole copy of it", path)
 	}
 	if err != nil {
 		_ = f.Close()
