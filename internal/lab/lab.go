@@ -30,7 +30,7 @@ var (
 
 // What a lab has unless the options say otherwise.
 const (
-	DefaultCPUs        = 2
+	DefaultCPUs        = 1
 	DefaultMemory      = 6 << 30         // bytes; less on a host that has less
 	DefaultBootTimeout = 3 * time.Minute // a busy host has been seen to take one
 )
