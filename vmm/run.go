@@ -3,7 +3,6 @@ package vmm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -13,7 +12,10 @@ import (
 // print its trace and, if it was told to, reboot.
 const panicGrace = 2 * time.Second
 
-var errRunning = errors.New("the machine is running already")
+var (
+	errRunning = errors.New("the machine is running already")
+	errClosed  = errors.New("the machine is closed")
+)
 
 // Run drives the machine until its guest stops or ctx ends, which is the
 // outcome Cancelled. When it returns, no vCPU runs and the guest's last byte is
@@ -92,6 +94,9 @@ func (vm *VM) blamePanic(r *Result) {
 func (vm *VM) setRunning(on bool) error {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
+	if on && vm.closed {
+		return errClosed
+	}
 	if on && vm.running {
 		return errRunning
 	}
@@ -115,7 +120,7 @@ func (vm *VM) startConsole() (stop func() error) {
 	var failed error
 	output.Go(func() {
 		if err := vm.board.serial.Serve(ctx); err != nil && !errors.Is(err, context.Canceled) {
-			failed = fmt.Errorf("serial port: %w", err)
+			failed = err
 		}
 	})
 	var in io.Reader
@@ -156,8 +161,15 @@ func (vm *VM) feed(ctx context.Context, in io.Reader) {
 	}
 }
 
-// PowerButton presses the power button: the guest is asked to shut down.
-func (vm *VM) PowerButton() { vm.board.power.PressPowerButton() }
+// PowerButton presses the power button: the guest is asked to shut down. On a
+// closed machine it does nothing.
+func (vm *VM) PowerButton() {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if !vm.closed {
+		vm.board.power.PressPowerButton()
+	}
+}
 
 // Break sends a break on the serial port, which Linux takes for the SysRq key. It
 // waits until the guest has room for it, or ctx ends.

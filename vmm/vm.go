@@ -37,10 +37,12 @@ type VM struct {
 	outcome   chan Result   // the first, and only the first
 	panicking chan struct{} // closed when the guest says that it panics
 	panicOnce sync.Once
+	crashOnce sync.Once // so that the guest cannot flood the log
 	firstRun  sync.Once
 
 	mu      sync.Mutex // guards what follows
 	running bool
+	closed  bool
 	resume  chan struct{} // closed by Resume; nil unless paused
 }
 
@@ -106,7 +108,7 @@ func (vm *VM) Close() error {
 	for _, c := range slices.Backward(vm.closers) {
 		errs = append(errs, c())
 	}
-	vm.closers = nil
+	vm.closers, vm.closed = nil, true
 	return errors.Join(errs...)
 }
 
@@ -297,7 +299,7 @@ func (vm *VM) stop(r Result) {
 // guestPanics hears from the pvpanic device.
 func (vm *VM) guestPanics(e pvpanic.Event) {
 	if e&pvpanic.CrashLoaded != 0 {
-		vm.log.Info("the guest has panicked and its crash kernel takes over")
+		vm.crashOnce.Do(func() { vm.log.Info("the guest has panicked and its crash kernel takes over") })
 		return
 	}
 	if e&pvpanic.Panicked != 0 {

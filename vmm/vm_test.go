@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/kvm/kvmtest"
 )
@@ -96,6 +98,43 @@ func TestConsoleIsWholeWhenRunReturns(t *testing.T) {
 	cfg.Serial = &Serial{Out: &out}
 	run(t, newVM(t, cfg))
 	require.Equal(t, strings.Repeat(text, 20), out.String())
+}
+
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, unix.ENOSPC }
+
+func TestAConsoleThatCannotBeWrittenIsHusksFailure(t *testing.T) {
+	cfg := config(t, printOut("x"), out8(portPower+2, 1), forever)
+	cfg.Serial = &Serial{Out: full{}}
+	r, err := newVM(t, cfg).Run(t.Context())
+	require.ErrorIs(t, err, unix.ENOSPC)
+	require.Equal(t, 1, strings.Count(err.Error(), "serial port"), err.Error())
+	require.Equal(t, Reboot, r.Outcome)
+}
+
+func TestACrashKernelIsLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	report := out8(portPVPanic, 2)
+	cfg := config(t, report, report, report, out8(portPower+2, 1), forever)
+	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+	require.Equal(t, Reboot, run(t, newVM(t, cfg)).Outcome)
+	require.Equal(t, 1, strings.Count(log.String(), "crash kernel"), log.String())
+}
+
+func TestAClosedMachineIsNotUsed(t *testing.T) {
+	var log bytes.Buffer
+	cfg := config(t, forever)
+	cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+	vm := newVM(t, cfg)
+	require.NoError(t, vm.Close())
+	require.NoError(t, vm.Close())
+	_, err := vm.Run(t.Context())
+	require.ErrorIs(t, err, errClosed)
+	vm.PowerButton()
+	require.Error(t, vm.Pause())
+	require.Empty(t, log.String())
 }
 
 func TestConsoleInputReachesTheGuest(t *testing.T) {
