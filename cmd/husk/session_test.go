@@ -189,39 +189,27 @@ func TestConsoleOnATerminal(t *testing.T) {
 	require.Equal(t, before, after)
 }
 
-func TestPowerButtonKey(t *testing.T) {
-	person, terminal, err := pty.Open()
-	require.NoError(t, err)
-	defer func() { _ = person.Close() }()
-	defer func() { _ = terminal.Close() }()
-	h := newFakeHost(t)
-	h.stdin = terminal
-	h.run = func(ctx context.Context, m *fakeMachine) (*vmm.Result, error) {
-		_, err := person.WriteString("\x01pa")
+func TestKeysThatAskTheMachine(t *testing.T) {
+	for key, asked := range map[string]func(*fakeMachine) chan struct{}{
+		"p": func(m *fakeMachine) chan struct{} { return m.pressed },
+		"B": func(m *fakeMachine) chan struct{} { return m.breaks },
+	} {
+		person, terminal, err := pty.Open()
 		require.NoError(t, err)
-		_, err = m.cfg.Serial.In.Read(make([]byte, 1))
-		require.NoError(t, err)
-		return untilPressed(ctx, m)
+		defer func() { _ = person.Close() }()
+		defer func() { _ = terminal.Close() }()
+		h := newFakeHost(t)
+		h.stdin = terminal
+		h.run = func(_ context.Context, m *fakeMachine) (*vmm.Result, error) {
+			_, err := person.WriteString("\x01" + key + "a")
+			require.NoError(t, err)
+			_, err = m.cfg.Serial.In.Read(make([]byte, 1))
+			require.NoError(t, err)
+			<-asked(m)
+			return &vmm.Result{Outcome: vmm.PowerOff}, nil
+		}
+		require.Equal(t, exitOK, h.husk("boot", "-k", file(t, "bzImage", "kernel")), key)
 	}
-	require.Equal(t, exitOK, h.husk("boot", "-k", file(t, "bzImage", "kernel")))
-}
-
-func TestBreakKey(t *testing.T) {
-	person, terminal, err := pty.Open()
-	require.NoError(t, err)
-	defer func() { _ = person.Close() }()
-	defer func() { _ = terminal.Close() }()
-	h := newFakeHost(t)
-	h.stdin = terminal
-	h.run = func(_ context.Context, m *fakeMachine) (*vmm.Result, error) {
-		_, err := person.WriteString("\x01ba")
-		require.NoError(t, err)
-		_, err = m.cfg.Serial.In.Read(make([]byte, 1))
-		require.NoError(t, err)
-		<-m.breaks
-		return &vmm.Result{Outcome: vmm.PowerOff}, nil
-	}
-	require.Equal(t, exitOK, h.husk("boot", "-k", file(t, "bzImage", "kernel")))
 }
 
 func TestMessagesStartOnALineOfTheirOwn(t *testing.T) {
