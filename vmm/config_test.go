@@ -55,6 +55,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"no kernel":                func(c *Config) { c.Kernel = boot.Source{} },
 		"nothing to read":          func(c *Config) { c.Initrds = []boot.Source{{Name: "x"}} },
 		"at least 16 MiB":          func(c *Config) { c.Memory = 8 * mib },
+		"at most 8388608 MiB":      func(c *Config) { c.Memory = MaxMemory + 2*mib },
 		"use 18 MiB":               func(c *Config) { c.Memory = 17 * mib },
 		"65 processors; give 1 to": func(c *Config) { c.CPUs = 65 },
 		"-1 processors":            func(c *Config) { c.CPUs = -1 },

@@ -22,6 +22,9 @@ const (
 	DefaultMemory = 512 * mib
 	// MinMemory is the least RAM a machine may have, in bytes.
 	MinMemory = 16 * mib
+	// MaxMemory is the most, in bytes: KVM numbers the pages of a memory slot
+	// with 31 bits. Most processors have fewer addresses; New checks that.
+	MaxMemory = 8 << 40
 	// MaxCPUs is the most processors a machine may have.
 	MaxCPUs = 64
 	// DefaultCommandLine is what husk boot starts a kernel with: its console on
@@ -65,6 +68,9 @@ func (c Config) Validate() error {
 	}
 	if c.Memory < MinMemory {
 		return fmt.Errorf("%w: %d bytes of memory are too few; give at least %d MiB", ErrConfig, c.Memory, MinMemory/mib)
+	}
+	if c.Memory > MaxMemory {
+		return fmt.Errorf("%w: %d MiB of memory are more than KVM takes; give at most %d MiB", ErrConfig, c.Memory/mib, uint64(MaxMemory/mib))
 	}
 	if c.Memory%memory.HugePage != 0 {
 		return fmt.Errorf("%w: memory of %d bytes is not a multiple of 2 MiB; use %d MiB", ErrConfig, c.Memory, (c.Memory/memory.HugePage+1)*2)

@@ -117,6 +117,9 @@ func (f *bootFlags) check(fs *pflag.FlagSet) error {
 	if fs.Changed("cmdline") && fs.Changed("append") {
 		return usagef("--append adds to the default command line, which --cmdline replaces; use one of them")
 	}
+	if fs.Changed("kernel") && f.kernel == "" { // an unset variable, more likely than a wish for the default
+		return usagef("--kernel \"\": name a file, or leave the flag out")
+	}
 	if f.timeout < 0 {
 		return usagef("--timeout %v: must not be negative", f.timeout)
 	}
@@ -205,6 +208,9 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 	}
 	if cfg.Memory, err = vmm.ParseMemory(f.memory); err != nil {
 		return cfg, nil, fmt.Errorf("--memory: %w", err)
+	}
+	if cfg.Memory == 0 {
+		return cfg, nil, usagef("--memory %s: a guest needs at least %d MiB", f.memory, vmm.MinMemory>>20)
 	}
 	if cfg.CPU, err = vmm.ParseCPU(f.cpu); err != nil {
 		return cfg, nil, fmt.Errorf("--cpu: %w", err)

@@ -110,3 +110,11 @@ func TestCloseUnmapsAndClosesTheMemfd(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, bytes.Contains(maps, []byte("memfd:husk-ram")))
 }
+
+func TestMoreThanTheHostHasSaysWhatToDo(t *testing.T) {
+	for _, backing := range []memory.Backing{memory.THP, memory.Shared} {
+		_, err := memory.New([]memory.Range{{Size: 1 << 60}}, backing)
+		require.ErrorIs(t, err, memory.ErrNoMemory)
+		require.ErrorContains(t, err, "give the guest less memory")
+	}
+}

@@ -45,7 +45,7 @@ func mapRAM(size int, backing Backing) (_ *Memory, err error) {
 	start, err := unix.MmapPtr(-1, 0, nil, reserve, unix.PROT_NONE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
-		return nil, fmt.Errorf("reserve address space: %w", err)
+		return nil, fmt.Errorf("reserve address space: %w; give the guest less memory", err)
 	}
 	head := -uintptr(start) & (HugePage - 1)
 	ram := unsafe.Add(start, head)
@@ -63,7 +63,7 @@ func mapRAM(size int, backing Backing) (_ *Memory, err error) {
 		if backing == HugeTLB {
 			return nil, fmt.Errorf("mmap of huge pages: %w; reserve them with: sysctl vm.nr_hugepages=%d", err, size/HugePage)
 		}
-		return nil, fmt.Errorf("mmap: %w", err)
+		return nil, fmt.Errorf("mmap: %w; give the guest less memory", err)
 	}
 	// Advice only: a kernel without these goes on with small pages, or with
 	// guest RAM in the core dump.
