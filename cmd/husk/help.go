@@ -24,15 +24,15 @@ func helpVerb() verb {
 
 func runHelp(_ context.Context, e *env, args []string) (int, error) {
 	if len(args) == 0 {
-		fmt.Fprint(e.stdout, overview())
-		return exitOK, nil
+		_, err := fmt.Fprint(e.stdout, overview())
+		return exitOK, err
 	}
 	v, ok := findVerb(args[0])
 	if !ok {
 		return 0, fmt.Errorf("no verb %q%s; see husk help", args[0], didYouMean(args[0]))
 	}
-	fmt.Fprint(e.stdout, v.help())
-	return exitOK, nil
+	_, err := fmt.Fprint(e.stdout, v.help())
+	return exitOK, err
 }
 
 // overview is what husk says about itself as a whole.

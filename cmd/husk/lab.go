@@ -71,6 +71,9 @@ func (f *labFlags) run(ctx context.Context, e *env, args []string) (int, error) 
 	if f.cpus < 1 {
 		return 0, usagef("--cpus %d: at least 1 is needed", f.cpus)
 	}
+	if f.timeout < 0 {
+		return 0, usagef("--timeout %v: must not be negative", f.timeout)
+	}
 	if f.memory != "" {
 		var err error
 		if o.Memory, err = vmm.ParseMemory(f.memory); err != nil {
@@ -118,11 +121,22 @@ func huskInLab(ctx context.Context, e *env, args []string) (int, error) {
 		if !ok {
 			path, ok = strings.CutPrefix(arg, "--serial="+serialFile)
 		}
-		if dir := filepath.Dir(path); ok && filepath.IsAbs(path) && dir != "/" {
+		if dir := filepath.Dir(path); ok && filepath.IsAbs(path) && shareable(dir) {
 			o.Shares = append(o.Shares, lab.Share{Host: dir})
 		}
 	}
 	return runInLab(ctx, e, o, append([]string{self}, args...))
+}
+
+// shareable tells whether the lab can write to a folder of the host: not to its
+// root, nor to those where the lab has its own kernel's files.
+func shareable(dir string) bool {
+	for _, own := range []string{"/dev", "/proc", "/sys"} {
+		if dir == own || strings.HasPrefix(dir, own+"/") && !strings.HasPrefix(dir, "/dev/shm") {
+			return false
+		}
+	}
+	return dir != "/"
 }
 
 // runInLab boots a lab, with the current directory shared, and runs a command
@@ -132,7 +146,7 @@ func runInLab(ctx context.Context, e *env, o lab.Options, argv []string) (int, e
 	if err != nil {
 		return 0, err
 	}
-	if dir != "/" {
+	if shareable(dir) {
 		o.Shares = append([]lab.Share{{Host: dir}}, o.Shares...)
 	}
 	o.Notices = e.stderr

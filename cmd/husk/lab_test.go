@@ -33,3 +33,20 @@ func TestASignalIsForwardedAndInsistedOn(t *testing.T) {
 		require.Equal(t, syscall.SIGTERM, ending.signal)
 	})
 }
+
+func TestTheLabsOwnFoldersAreNotTheHosts(t *testing.T) {
+	for dir, want := range map[string]bool{
+		"/": false, "/dev": false, "/dev/pts": false, "/proc/self/fd": false, "/sys": false,
+		"/tmp": true, "/dev/shm": true, "/device": true, "/home/me": true,
+	} {
+		require.Equal(t, want, shareable(dir), dir)
+	}
+}
+
+func TestLabRefusesWhatMakesNoSense(t *testing.T) {
+	for _, args := range [][]string{{"--timeout=-1s", "true"}, {"-c", "0"}, {"-m", "lots"}} {
+		h := newFakeHost(t)
+		require.Equal(t, exitFailed, h.husk(append([]string{"lab"}, args...)...))
+		require.Contains(t, h.err.String(), "see husk lab --help")
+	}
+}

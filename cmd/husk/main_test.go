@@ -178,6 +178,18 @@ func TestErrorsAreReported(t *testing.T) {
 	require.Equal(t, "husk: no luck; try again\n", h.err.String())
 }
 
+func TestLostOutputIsAFailure(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	require.NoError(t, err)
+	defer func() { _ = full.Close() }()
+	for _, args := range [][]string{{"help"}, {"help", "boot"}, {"boot", "--help"}, {"version"}, {"doctor"}} {
+		h := newFakeHost(t)
+		h.stdout = full
+		require.Equal(t, exitFailed, h.husk(args...), args)
+		require.Contains(t, h.err.String(), "no space left on device")
+	}
+}
+
 func TestReferenceIsCurrent(t *testing.T) {
 	const path = "../../docs/cli.md"
 	if *update {

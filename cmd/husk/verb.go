@@ -83,16 +83,14 @@ func dispatch(ctx context.Context, e *env, args []string) int {
 
 	fs, run := v.flags()
 	err := fs.Parse(rest)
-	if errors.Is(err, pflag.ErrHelp) {
-		fmt.Fprint(e.stdout, v.help())
-		return exitOK
-	}
-	if err != nil {
-		err = usageError{err}
-	}
 	code := exitFailed
-	if err == nil {
+	switch {
+	case err == nil:
 		code, err = run(ctx, e, fs.Args())
+	case errors.Is(err, pflag.ErrHelp):
+		code, err = runHelp(ctx, e, []string{v.name})
+	default:
+		err = usageError{err}
 	}
 	if err == nil {
 		return code

@@ -18,8 +18,8 @@ func versionVerb() verb {
 				if err := noArgs(args); err != nil {
 					return 0, err
 				}
-				fmt.Fprintln(e.stdout, versionLine())
-				return exitOK, nil
+				_, err := fmt.Fprintln(e.stdout, versionLine())
+				return exitOK, err
 			}
 		},
 	}
