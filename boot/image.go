@@ -47,12 +47,12 @@ const (
 // An Entry is how to start what was loaded: the boot processor's registers.
 // vmm has one function that applies it.
 type Entry struct {
-	Mode Mode
-	RIP  uint64
-	RSI  uint64 // the zero page, for Linux's boot protocols
-	RBX  uint64 // the start info, for PVH
-	CR3  uint64 // page tables, for Long64
-	GDT  uint64 // guest-physical address of the GDT that the segments come from
+	Mode Mode   `json:"mode"`
+	RIP  uint64 `json:"rip"`
+	RSI  uint64 `json:"rsi"` // the zero page, for Linux's boot protocols
+	RBX  uint64 `json:"rbx"` // the start info, for PVH
+	CR3  uint64 `json:"cr3"` // page tables, for Long64
+	GDT  uint64 `json:"gdt"` // guest-physical address of the GDT that the segments come from
 }
 
 // Selectors in the GDT at Entry.GDT: flat segments over 4 GiB, code and data.

@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -133,6 +134,16 @@ func TestPlanNeedsNoKVM(t *testing.T) {
 	cfg.Initrds = []boot.Source{{Name: "huge", Size: gib, ReaderAt: strings.NewReader("")}}
 	_, err = PlanOf(cfg)
 	require.ErrorIs(t, err, boot.ErrNoRoom)
+}
+
+// TestPlanAsJSON: every name is in the one style, and every list is one.
+func TestPlanAsJSON(t *testing.T) {
+	p, err := PlanOf(config(t, forever))
+	require.NoError(t, err)
+	text, err := json.Marshal(p)
+	require.NoError(t, err)
+	require.NotRegexp(t, `"[A-Z]\w*":`, string(text))
+	require.NotContains(t, string(text), "null")
 }
 
 func TestConsoleWatchSeesAPanicHoweverItIsCut(t *testing.T) {

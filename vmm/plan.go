@@ -45,6 +45,7 @@ func PlanOf(cfg Config) (*Plan, error) {
 	p := &Plan{
 		Kernel: cfg.Kernel.Name, CommandLine: cfg.CommandLine, Memory: cfg.Memory,
 		Backing: cfg.Backing, CPUs: cfg.CPUs, MemoryMap: memoryMap(cfg.Memory),
+		Initrds: []string{}, // in JSON a list, not null
 	}
 	for _, s := range cfg.Initrds {
 		p.Initrds = append(p.Initrds, s.Name)

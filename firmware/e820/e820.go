@@ -17,8 +17,9 @@ const (
 
 // An Entry is one range of guest-physical memory. Addr and Size are in bytes.
 type Entry struct {
-	Addr, Size uint64
-	Type       Type
+	Addr uint64 `json:"addr"`
+	Size uint64 `json:"size"`
+	Type Type   `json:"type"`
 }
 
 // End is the first address after the range.
