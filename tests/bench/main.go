@@ -88,6 +88,13 @@ func (o *options) measure(ctx context.Context) (*result, error) {
 			r.Skipped = append(r.Skipped, c.file)
 		}
 	}
+	// husk is built where its user works, which the lab shares without caching
+	// it; the other programs lie where files are cached.
+	if husk := programs["husk"]; husk != "" {
+		if programs["husk"], err = copyInto(dir, "husk", husk, 0o700); err != nil {
+			return nil, err
+		}
+	}
 	if p.Vmlinux == "" {
 		r.Skipped = append(r.Skipped, "vmlinux")
 	}
@@ -132,21 +139,21 @@ func (o *options) prepare(dir string) (payload, error) {
 	if err := os.WriteFile(p.Initrd, initrd, 0o600); err != nil {
 		return p, err
 	}
-	p.Kernel, err = copyInto(dir, "vmlinuz", o.kernel)
+	p.Kernel, err = copyInto(dir, "vmlinuz", o.kernel, 0o600)
 	if err != nil || o.vmlinux == "" {
 		return p, err
 	}
-	p.Vmlinux, err = copyInto(dir, "vmlinux", o.vmlinux)
+	p.Vmlinux, err = copyInto(dir, "vmlinux", o.vmlinux, 0o600)
 	return p, err
 }
 
-func copyInto(dir, name, from string) (string, error) {
+func copyInto(dir, name, from string, mode os.FileMode) (string, error) {
 	b, err := os.ReadFile(from)
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, name)
-	return path, os.WriteFile(path, b, 0o600)
+	return path, os.WriteFile(path, b, mode)
 }
 
 // progress says what a boot was like, while the others are to come.
