@@ -64,6 +64,10 @@ func help(sh *shell, _ []string) error {
 }
 
 func cat(sh *shell, args []string) error {
+	if len(args) == 0 {
+		_, err := io.Copy(sh.out, os.Stdin)
+		return err
+	}
 	var failed error
 	for _, name := range args {
 		f, err := os.Open(name)

@@ -120,24 +120,27 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	g.wait(t).wantCode(t, 128+int(syscall.SIGTERM))
 }
 
-// TestTheWholeConsoleIsOut: what goes in comes out, to the last byte.
-func TestTheWholeConsoleIsOut(t *testing.T) {
+// TestTheConsoleWorksBothWays: each line that goes in comes out twice, echoed by
+// the guest's terminal and written by cat. One at a time: Linux gives up echoes
+// when they come faster than the line takes them.
+func TestTheConsoleWorksBothWays(t *testing.T) {
 	t.Parallel()
-	var lines strings.Builder
-	for i := range 400 {
-		lines.WriteString("line " + strconv.Itoa(i) + " of what goes in must come out\n")
-	}
 	g := start(t, "cloud", "husk.run=cat")
-	g.waitFor(t, sees)
-	_, err := g.stdin.Write([]byte(lines.String() + "\x04")) // end of file, on a terminal
+	g.waitFor(t, "to this line\r\n\r\n") // the last that husk-init says
+	var want strings.Builder
+	for i := range 50 {
+		line := "line " + strconv.Itoa(i) + " of what goes in must come out"
+		want.WriteString(line + "\r\n" + line + "\r\n")
+		_, err := g.stdin.Write([]byte(line + "\n"))
+		require.NoError(t, err)
+		g.waitFor(t, line+"\r\n"+line+"\r\n")
+	}
+	_, err := g.stdin.Write([]byte{4}) // end of file, on a terminal
 	require.NoError(t, err)
 	r := g.wait(t)
 	r.wantCode(t, 0)
-	// Each line is there twice: echoed by the terminal, and written by cat.
-	for i := range 400 {
-		line := "line " + strconv.Itoa(i) + " of what goes in must come out\r\n"
-		require.Equal(t, 2, strings.Count(r.stdout, line), line)
-	}
+	require.Contains(t, r.stdout, want.String())
+	require.True(t, strings.HasSuffix(r.stdout, "reboot: Power down\r\n"), tail(r.stdout))
 }
 
 func TestStatsTellTheBoot(t *testing.T) {
@@ -147,26 +150,21 @@ func TestStatsTellTheBoot(t *testing.T) {
 	b, err := os.ReadFile(file)
 	require.NoError(t, err)
 	var s struct {
-		Stats struct {
-			Exits   map[string]uint64
-			KVM     map[string]uint64
-			PIO     map[string]struct{ Reads, Writes uint64 }
-			Markers []struct {
-				Name string
-				At   time.Duration `json:"at_ns"`
-			}
-			Memory struct {
-				VMM uint64 `json:"vmm_resident"`
-			}
+		Exits   map[string]uint64
+		KVM     map[string]uint64
+		PIO     map[string]struct{ Reads, Writes uint64 }
+		Markers []struct{ Name string }
+		Memory  struct {
+			VMM uint64 `json:"vmm_resident"`
 		}
 	}
 	require.NoError(t, json.Unmarshal(b, &s), "%s", b)
-	require.Positive(t, s.Stats.Exits["io"])
-	require.Greater(t, s.Stats.KVM["exits"], s.Stats.Exits["io"])
-	require.Positive(t, s.Stats.PIO["0x3f8"].Writes)
-	require.Positive(t, s.Stats.Memory.VMM)
+	require.Positive(t, s.Exits["io"])
+	require.Greater(t, s.KVM["exits"], s.Exits["io"])
+	require.Positive(t, s.PIO["0x3f8"].Writes)
+	require.Positive(t, s.Memory.VMM)
 	var names []string
-	for _, m := range s.Stats.Markers {
+	for _, m := range s.Markers {
 		names = append(names, m.Name)
 	}
 	require.Equal(t, []string{"created", "first-run", "first-console-byte", "guest-7", "stopped"}, names)
