@@ -35,7 +35,7 @@ var capabilities = []struct {
 	{kvm.CapImmediateExit, true, "stopping a vCPU without losing a request"},
 	{kvm.CapIRQFD, false, "interrupts of virtio devices without an exit"},
 	{kvm.CapIOEventFD, false, "doorbells of virtio devices without an exit"},
-	{kvm.CapIRQRouting, false, "routes for message-signalled interrupts"},
+	{kvm.CapIRQRouting, true, "routes for interrupts"},
 	{kvm.CapSignalMSI, false, "message-signalled interrupts"},
 	{kvm.CapSplitIRQChip, false, "an I/O APIC outside the kernel"},
 	{kvm.CapTSCDeadlineTimer, false, "a timer with few exits"},
