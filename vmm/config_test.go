@@ -162,14 +162,29 @@ func TestConsoleWatchSeesAPanicHoweverItIsCut(t *testing.T) {
 		require.Equal(t, "Kernel panic - not syncing: VFS: Unable to mount root", line)
 		require.Equal(t, text, out.String())
 	}
+	require.Less(t, len(text), maxAfterPanic)
+
 	w := &consoleWatch{}
 	for range 1000 {
-		_, err := w.Write([]byte("Kernel panic - not sync, nearly "))
+		_, err := w.Write([]byte("[ 1.0] Kernel panic - not sync, nearly; and not at a line's start: Kernel panic - not syncing\n"))
 		require.NoError(t, err)
 	}
 	_, seen := w.panicked()
 	require.False(t, seen)
 	require.Less(t, cap(w.tail), 4096, "it does not keep the console")
+
+	// A log shown by a system that lives on, and then a real one.
+	w = &consoleWatch{}
+	for range 2 {
+		_, err := w.Write([]byte("\n" + panicBanner + ": old\n"))
+		require.NoError(t, err)
+		_, seen = w.panicked()
+		require.True(t, seen)
+		_, err = w.Write(bytes.Repeat([]byte("login: "), maxAfterPanic/4))
+		require.NoError(t, err)
+		_, seen = w.panicked()
+		require.False(t, seen)
+	}
 
 	broken := &consoleWatch{out: brokenPipe{}}
 	_, err := broken.Write([]byte("x"))
@@ -187,12 +202,13 @@ Size: 1024 kB
 Rss:                 700 kB
 7f0000000000-7f0010000000 rw-p 00000000 00:00 0
 Rss:              100000 kB
+Private_Hugetlb:    2048 kB
 7f0010000000-7f0010200000 rw-p 00000000 00:00 0
 Rss:                  24 kB
 `), 0o600))
 	in, out, err := residentMemory(path, 0x7f0000000000, 0x7f0010000000)
 	require.NoError(t, err)
-	require.EqualValues(t, 100000*kib, in)
+	require.EqualValues(t, 102048*kib, in)
 	require.EqualValues(t, 724*kib, out)
 	_, _, err = residentMemory(path+"x", 0, 0)
 	require.True(t, errors.Is(err, os.ErrNotExist))

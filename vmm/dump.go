@@ -40,6 +40,9 @@ func (c *vcpu) dump(o Outcome, e *kvm.InternalErrorExit) *Dump {
 	d.Code = c.code(d.Regs.RIP + d.Sregs.CS.Base)
 	if e != nil {
 		d.Data = append(d.Data, e.Data...)
+		if len(d.Code) == 0 {
+			d.Code = append(d.Code, e.Instruction...) // KVM has read it
+		}
 	}
 	d.Hint = hint(o, e, d)
 	return d

@@ -147,13 +147,16 @@ func (vm *VM) feed(ctx context.Context, in io.Reader) {
 	buf := make([]byte, 512)
 	for ctx.Err() == nil {
 		n, err := in.Read(buf)
+		if ctx.Err() != nil {
+			return // the machine may be closed by now
+		}
 		if n > 0 {
 			if _, err := vm.board.serial.Input(ctx, buf[:n]); err != nil {
 				return
 			}
 		}
 		if err != nil {
-			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+			if !errors.Is(err, io.EOF) {
 				vm.log.Warn("no more input for the serial port", "err", err)
 			}
 			return

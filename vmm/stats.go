@@ -20,14 +20,22 @@ type Stats struct {
 	// also those that KVM handles itself); empty where KVM has no
 	// KVM_CAP_BINARY_STATS_FD (KVM API §4.133).
 	KVM map[string]uint64 `json:"kvm"`
-	// PIO counts accesses by port, "0x3f8".
+	// PIO counts accesses by port, "0x3f8"; "other" are those of the ports that
+	// came after the first 256.
 	PIO map[string]PortCount `json:"pio"`
 	// Markers are the moments of the run, in order.
 	Markers []Marker `json:"markers"`
 	// CPUToFirstRun is the CPU time husk had used when the guest's first
 	// instruction ran, in nanoseconds.
 	CPUToFirstRun time.Duration `json:"cpu_to_first_run_ns"`
-	Memory        MemoryStats   `json:"memory"`
+	// ConsoleLost counts bytes of the serial port that nobody took in time.
+	ConsoleLost uint64      `json:"console_lost"`
+	Memory      MemoryStats `json:"memory"`
+}
+
+func (s *Stats) addPort(key string, n PortCount) {
+	sum := s.PIO[key]
+	s.PIO[key] = PortCount{sum.Reads + n.Reads, sum.Writes + n.Writes}
 }
 
 // A PortCount counts exits by port.
@@ -50,7 +58,7 @@ const (
 	MarkerStopped   = "stopped"            // the vCPUs have left the guest
 )
 
-// MemoryStats is resident memory in bytes (/proc/self/smaps, Rss).
+// MemoryStats is resident memory in bytes (/proc/self/smaps).
 type MemoryStats struct {
 	GuestRAM      uint64 `json:"guest_ram"`      // what the guest may use
 	GuestResident uint64 `json:"guest_resident"` // what of it the host has given
@@ -110,9 +118,10 @@ func (vm *VM) Stats() Stats {
 			s.Exits[reason] += n
 		}
 		for port, n := range c.ports {
-			key := fmt.Sprintf("%#x", port)
-			sum := s.PIO[key]
-			s.PIO[key] = PortCount{sum.Reads + n.Reads, sum.Writes + n.Writes}
+			s.addPort(fmt.Sprintf("%#x", port), *n)
+		}
+		if c.others != (PortCount{}) {
+			s.addPort("other", c.others)
 		}
 		c.mu.Unlock()
 	}
@@ -131,6 +140,7 @@ func (vm *VM) Stats() Stats {
 	s.CPUToFirstRun = vm.timeline.cpuToFirstRun
 	vm.timeline.mu.Unlock()
 
+	s.ConsoleLost = vm.board.serial.Dropped()
 	s.Memory.GuestRAM = vm.mem.Size()
 	start, end := vm.mem.HostRange()
 	guest, other, err := residentMemory("/proc/self/smaps", uint64(start), uint64(end))
@@ -141,8 +151,9 @@ func (vm *VM) Stats() Stats {
 	return s
 }
 
-// residentMemory sums Rss of the mappings of a smaps file: those inside
-// [start, end) and the others, in bytes.
+// residentMemory sums what is resident of the mappings of a smaps file: those
+// inside [start, end) and the others, in bytes. Rss leaves reserved huge pages
+// out, which have lines of their own.
 func residentMemory(path string, start, end uint64) (inside, outside uint64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -153,8 +164,9 @@ func residentMemory(path string, start, end uint64) (inside, outside uint64, err
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		line := lines.Text()
-		if rss, ok := strings.CutPrefix(line, "Rss:"); ok {
-			n, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(rss, "kB")), 10, 64)
+		field, size, ok := strings.Cut(line, ":")
+		if ok && (field == "Rss" || field == "Private_Hugetlb" || field == "Shared_Hugetlb") {
+			n, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(size, "kB")), 10, 64)
 			if err != nil {
 				return 0, 0, fmt.Errorf("%s: %w", path, err)
 			}

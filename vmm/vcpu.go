@@ -31,7 +31,12 @@ type vcpu struct {
 	mu    sync.Mutex // guards what Stats reads
 	exits map[string]uint64
 	ports map[uint16]*PortCount
+	// others are the ports beyond maxPorts.
+	others PortCount
 }
+
+// maxPorts bounds what a guest that tries every port can make husk remember.
+const maxPorts = 256
 
 func newVCPU(id int, k *kvm.VCPU) *vcpu {
 	return &vcpu{
@@ -126,7 +131,7 @@ func (c *vcpu) handle(exit kvm.Exit) {
 	case *kvm.SystemEventExit:
 		c.systemEvent(e)
 	case *kvm.InternalErrorExit:
-		c.fail(InternalError, fmt.Sprintf("vCPU %d: KVM internal error, suberror %d (%s)", c.id, e.Suberror, suberrorName(e.Suberror)), e)
+		c.fail(InternalError, fmt.Sprintf("vCPU %d: KVM internal error: %v", c.id, e), e)
 	case *kvm.FailEntryExit:
 		c.fail(InternalError, fmt.Sprintf("vCPU %d: the processor refused to enter the guest, hardware reason %#x", c.id, e.HardwareReason), nil)
 	default:
@@ -158,30 +163,19 @@ func (c *vcpu) count(exit kvm.Exit) {
 	c.exits[exit.Reason()]++
 	if e, ok := exit.(*kvm.IOExit); ok {
 		p := c.ports[e.Port]
-		if p == nil {
+		switch {
+		case p != nil:
+		case len(c.ports) < maxPorts:
 			p = new(PortCount)
 			c.ports[e.Port] = p
+		default:
+			p = &c.others
 		}
 		if e.In {
 			p.Reads++
 		} else {
 			p.Writes++
 		}
-	}
-}
-
-func suberrorName(n uint32) string {
-	switch n { // KVM API §5, KVM_EXIT_INTERNAL_ERROR; the kernel's KVM_INTERNAL_ERROR_*
-	case 1:
-		return "emulation of an instruction failed"
-	case 2:
-		return "simultaneous exceptions"
-	case 3:
-		return "exit while an event was delivered"
-	case 4:
-		return "unexpected exit reason"
-	default:
-		return "unknown"
 	}
 }
 

@@ -114,9 +114,11 @@ func (vm *VM) Close() error {
 
 func (vm *VM) onClose(f func() error) { vm.closers = append(vm.closers, f) }
 
-// needed are the capabilities without which no machine can be made.
-var needed = []kvm.Cap{
-	kvm.CapIRQChip, kvm.CapIRQRouting, kvm.CapUserMemory, kvm.CapSetTSSAddr, kvm.CapExtCPUID, kvm.CapImmediateExit,
+// NeededCaps are the capabilities without which no machine can be made.
+func NeededCaps() []kvm.Cap {
+	return []kvm.Cap{
+		kvm.CapIRQChip, kvm.CapIRQRouting, kvm.CapUserMemory, kvm.CapSetTSSAddr, kvm.CapExtCPUID, kvm.CapImmediateExit,
+	}
 }
 
 func (vm *VM) openKVM() (err error) {
@@ -124,7 +126,7 @@ func (vm *VM) openKVM() (err error) {
 		return fmt.Errorf("%w: %w", ErrKVM, err)
 	}
 	vm.onClose(vm.sys.Close)
-	for _, c := range needed {
+	for _, c := range NeededCaps() {
 		has, err := vm.sys.CheckExtension(c)
 		if err == nil && has == 0 {
 			err = fmt.Errorf("%v is missing; a newer kernel on the host has it", c)

@@ -59,7 +59,7 @@ func TestEveryWayAGuestStops(t *testing.T) {
 		{"pvpanic, then reset", program(out8(portPVPanic, 1), out8(portPower+2, 1)), GuestPanic, 0},
 		{"pvpanic, then nothing", out8(portPVPanic, 1), GuestPanic, 0},
 		{"panic told on the console only", program(printOut("[1.0] Kernel panic - not syncing: no root\r\n"), out8(portPower+2, 1)), GuestPanic, 0},
-		{"panic on the console, power off", program(printOut("Kernel panic - not syncing\n"), out8(portPower, 5<<2|1<<5)), PowerOff, 0},
+		{"panic on the console, power off", program(printOut("\nKernel panic - not syncing\n"), out8(portPower, 5<<2|1<<5)), PowerOff, 0},
 		{"pvpanic tells of a shutdown", out8(portPVPanic, 4), PowerOff, 0},
 		{"crash kernel takes over", program(out8(portPVPanic, 2), out8(portPower+2, 1)), Reboot, 0},
 		{"triple fault", tripleFlt, TripleFault, 0},
@@ -152,6 +152,21 @@ func TestConsoleInputReachesTheGuest(t *testing.T) {
 	cfg.Serial = &Serial{In: in, Out: &out}
 	run(t, newVM(t, cfg)) // and does not wait for more input
 	require.Equal(t, text, out.String())
+}
+
+// TestManyPortsAreCountedTogether: a guest that tries every port leaves no entry
+// for each behind.
+func TestManyPortsAreCountedTogether(t *testing.T) {
+	const ports = maxPorts + 100
+	var touch []byte
+	for port := range uint16(ports) {
+		touch = append(touch, out8(0x1000+port, 0)...)
+	}
+	vm := newVM(t, config(t, touch, out8(portPower+2, 1), forever))
+	run(t, vm)
+	s := vm.Stats()
+	require.Len(t, s.PIO, maxPorts+1)
+	require.EqualValues(t, ports+1-maxPorts, s.PIO["other"].Writes)
 }
 
 func TestBreakReachesTheGuest(t *testing.T) {
