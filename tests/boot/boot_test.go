@@ -4,6 +4,7 @@
 package boot
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -56,6 +57,51 @@ func TestKernelsAndMachines(t *testing.T) {
 			require.InDelta(t, want*1024, got, 1024, "KiB of RAM, less what lies under 1 MiB")
 		})
 	}
+}
+
+// TestProcessorsAndBackings: every kind of processor and of memory boots.
+func TestProcessorsAndBackings(t *testing.T) {
+	for name, flags := range map[string][]string{
+		"max-migratable":  {"--cpu", "max-migratable"},
+		"without x2apic":  {"--cpu", "host,-x2apic,-tsc_deadline_timer", "-c", "2"},
+		"shared memory":   {"--memory-backing", "shared"},
+		"reserved memory": {"--memory-backing", "hugetlb"},
+		"no console":      {"--serial", "none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "reserved memory" {
+				reserveHugePages(t, 128)
+			}
+			r := boot(t, "cloud", "vmlinuz", "poweroff", flags...)
+			r.wantCode(t, 0)
+			if name == "no console" {
+				require.Empty(t, r.stdout)
+				return
+			}
+			require.Contains(t, r.stdout, sees)
+		})
+	}
+}
+
+// TestELFByItsOwnEntry: a vmlinux without the note of PVH is entered in 64-bit mode.
+func TestELFByItsOwnEntry(t *testing.T) {
+	t.Parallel()
+	need(t)
+	b, err := os.ReadFile(kernel(t, "cloud", "vmlinux"))
+	require.NoError(t, err)
+	note := bytes.Index(b, []byte("\x12\x00\x00\x00Xen\x00"))
+	require.Positive(t, note)
+	b[note] = 0x63 // of no known type
+	path := filepath.Join(t.TempDir(), "vmlinux")
+	require.NoError(t, os.WriteFile(path, b, 0o600))
+
+	plan := husk(t, nil, "boot", "--dry-run", "-k", path)
+	require.Contains(t, plan.stdout, "64-bit")
+	require.NotContains(t, plan.stdout, "PVH")
+	r := husk(t, nil, "boot", "--accel=kvm", "-k", path, "-i", initrd(t, "cloud"), "-m", "256M", "-a", "quiet husk.do=poweroff")
+	r.wantCode(t, 0)
+	require.Contains(t, r.stdout, sees)
 }
 
 func TestExitCodes(t *testing.T) {

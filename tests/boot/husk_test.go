@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -55,6 +56,18 @@ func kernel(t *testing.T, flavour, image string) string {
 	require.NoError(t, err)
 	require.FileExists(t, path, "make kernels fetches it")
 	return path
+}
+
+// reserveHugePages sees to n huge pages of 2 MiB, or skips where it may not.
+func reserveHugePages(t *testing.T, n int) {
+	t.Helper()
+	const file = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+	before, err := os.ReadFile(file)
+	require.NoError(t, err)
+	if err := os.WriteFile(file, []byte(strconv.Itoa(n)), 0o600); err != nil {
+		t.Skip("huge pages cannot be reserved here:", err)
+	}
+	t.Cleanup(func() { _ = os.WriteFile(file, before, 0o600) })
 }
 
 // initrds are made once for each flavour of kernel.
