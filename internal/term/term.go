@@ -72,6 +72,13 @@ func (t *Terminal) Restore() error {
 	return err
 }
 
+// raw says whether the terminal has yet to be restored.
+func (t *Terminal) raw() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.saved != nil
+}
+
 // Writer writes to w with each newline preceded by a carriage return while the
 // terminal is raw. It is for what husk itself has to say meanwhile.
 func (t *Terminal) Writer(w io.Writer) io.Writer { return &newlineWriter{t: t, w: w} }
@@ -82,9 +89,8 @@ type newlineWriter struct {
 }
 
 func (n *newlineWriter) Write(p []byte) (int, error) {
-	n.t.mu.Lock()
-	defer n.t.mu.Unlock()
-	if n.t.saved == nil {
+	// Not under the lock: a write may be stuck for ever, and Restore must not wait.
+	if !n.t.raw() {
 		return n.w.Write(p)
 	}
 	if _, err := n.w.Write(bytes.ReplaceAll(p, []byte("\n"), []byte("\r\n"))); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -140,6 +141,33 @@ func TestWriterAddsCarriageReturnsWhileRaw(t *testing.T) {
 	_, err = w.Write([]byte("c\n"))
 	require.NoError(t, err)
 	require.Equal(t, "a\r\nb\r\nc\n", out.String())
+}
+
+func TestRestoreDoesNotWaitForAWrite(t *testing.T) {
+	_, terminal := openPTY(t)
+	before := modeOf(t, terminal)
+	raw, err := MakeRaw(terminal, "guard")
+	require.NoError(t, err)
+	r, w := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		_, err := raw.Writer(w).Write([]byte("stuck\n"))
+		written <- err
+	}()
+	first := make([]byte, 1)
+	_, err = r.Read(first) // the write is under way, and the rest of it waits
+	require.NoError(t, err)
+	restored := make(chan error, 1)
+	go func() { restored <- raw.Restore() }()
+	select {
+	case err := <-restored:
+		require.NoError(t, err)
+	case <-time.After(patience):
+		t.Fatal("Restore waits for the write")
+	}
+	require.Equal(t, before, modeOf(t, terminal))
+	require.NoError(t, r.Close())
+	require.ErrorIs(t, <-written, io.ErrClosedPipe)
 }
 
 func TestFollow(t *testing.T) {
