@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/huskvm/husk/kvm"
 	"github.com/huskvm/husk/kvm/kvmtest"
+	"github.com/huskvm/husk/vmm"
 )
 
 // newHost is a host with the files given.
@@ -132,7 +134,31 @@ func TestVerdictsWithKVM(t *testing.T) {
 		r := h.Examine()
 		require.Equal(t, tt.verdict, r.Verdict)
 		require.Len(t, r.Capabilities, len(capabilities))
+		for _, c := range r.Capabilities {
+			require.Equal(t, c.Needed, slices.ContainsFunc(vmm.NeededCaps(), func(n kvm.Cap) bool { return n.String() == c.Name }), c.Name)
+		}
 	}
+}
+
+func TestWhatMachinesNeed(t *testing.T) {
+	explained := map[kvm.Cap]bool{}
+	for _, c := range capabilities {
+		require.NotEmpty(t, c.use)
+		require.False(t, explained[c.cap], "%v is there twice", c.cap)
+		explained[c.cap] = true
+	}
+	require.NotEmpty(t, vmm.NeededCaps())
+	for _, lost := range vmm.NeededCaps() {
+		require.True(t, explained[lost], "%v is not in the doctor's list", lost)
+		require.Equal(t, []kvm.Cap{lost}, missing(func(c kvm.Cap) (int, error) {
+			if c == lost {
+				return 0, nil
+			}
+			return 1, nil
+		}))
+	}
+	require.Empty(t, missing(func(kvm.Cap) (int, error) { return 1, nil }))
+	require.Equal(t, vmm.NeededCaps(), missing(func(kvm.Cap) (int, error) { return 1, unix.EIO }))
 }
 
 func TestReportsAreWritten(t *testing.T) {

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/kvm"
+	"github.com/huskvm/husk/vmm"
 )
 
 // defaultKVM is the KVM device of every distribution.
@@ -22,31 +24,31 @@ type Capability struct {
 	Use    string `json:"use"`
 }
 
-// capabilities are the extensions that husk asks for.
+// capabilities are the extensions that husk asks for, all of vmm.NeededCaps
+// among them.
 var capabilities = []struct {
-	cap    kvm.Cap
-	needed bool
-	use    string
+	cap kvm.Cap
+	use string
 }{
-	{kvm.CapUserMemory, true, "guest RAM"},
-	{kvm.CapIRQChip, true, "interrupt controllers in the kernel"},
-	{kvm.CapSetTSSAddr, true, "guests in real mode on Intel"},
-	{kvm.CapExtCPUID, true, "the guest's CPUID"},
-	{kvm.CapImmediateExit, true, "stopping a vCPU without losing a request"},
-	{kvm.CapIRQFD, false, "interrupts of virtio devices without an exit"},
-	{kvm.CapIOEventFD, false, "doorbells of virtio devices without an exit"},
-	{kvm.CapIRQRouting, true, "routes for interrupts"},
-	{kvm.CapSignalMSI, false, "message-signalled interrupts"},
-	{kvm.CapSplitIRQChip, false, "an I/O APIC outside the kernel"},
-	{kvm.CapTSCDeadlineTimer, false, "a timer with few exits"},
-	{kvm.CapGetTSCKHz, false, "telling the guest its clock's frequency instead of having it measured"},
-	{kvm.CapAdjustClock, false, "kvmclock across pauses"},
-	{kvm.CapReadOnlyMem, false, "ROM"},
-	{kvm.CapBinaryStatsFD, false, "KVM's own counters in --stats"},
-	{kvm.CapXSave2, false, "snapshots of guests with large vector state"},
-	{kvm.CapX86TripleFaultEvent, false, "snapshots of a guest in a triple fault"},
-	{kvm.CapManualDirtyLog2, false, "cheap logs of written memory"},
-	{kvm.CapMaxVCPUs, false, "the number of vCPUs"},
+	{kvm.CapUserMemory, "guest RAM"},
+	{kvm.CapIRQChip, "interrupt controllers in the kernel"},
+	{kvm.CapSetTSSAddr, "guests in real mode on Intel"},
+	{kvm.CapExtCPUID, "the guest's CPUID"},
+	{kvm.CapImmediateExit, "stopping a vCPU without losing a request"},
+	{kvm.CapIRQFD, "interrupts of virtio devices without an exit"},
+	{kvm.CapIOEventFD, "doorbells of virtio devices without an exit"},
+	{kvm.CapIRQRouting, "routes for interrupts"},
+	{kvm.CapSignalMSI, "message-signalled interrupts"},
+	{kvm.CapSplitIRQChip, "an I/O APIC outside the kernel"},
+	{kvm.CapTSCDeadlineTimer, "a timer with few exits"},
+	{kvm.CapGetTSCKHz, "telling the guest its clock's frequency instead of having it measured"},
+	{kvm.CapAdjustClock, "kvmclock across pauses"},
+	{kvm.CapReadOnlyMem, "ROM"},
+	{kvm.CapBinaryStatsFD, "KVM's own counters in --stats"},
+	{kvm.CapXSave2, "snapshots of guests with large vector state"},
+	{kvm.CapX86TripleFaultEvent, "snapshots of a guest in a triple fault"},
+	{kvm.CapManualDirtyLog2, "cheap logs of written memory"},
+	{kvm.CapMaxVCPUs, "the number of vCPUs"},
 }
 
 // examineKVM opens the device: that it is there says little.
@@ -96,15 +98,17 @@ func openFailure(device string, err error) (found, remedy string) {
 
 func (r *Report) examineCapabilities(sys *kvm.System) {
 	var lacking, without []string
+	needed := vmm.NeededCaps()
 	for _, c := range capabilities {
+		isNeeded := slices.Contains(needed, c.cap)
 		value, err := sys.CheckExtension(c.cap)
 		if err != nil {
 			value = 0
 		}
-		r.Capabilities = append(r.Capabilities, Capability{Name: c.cap.String(), Value: value, Needed: c.needed, Use: c.use})
+		r.Capabilities = append(r.Capabilities, Capability{Name: c.cap.String(), Value: value, Needed: isNeeded, Use: c.use})
 		switch {
 		case value != 0:
-		case c.needed:
+		case isNeeded:
 			lacking = append(lacking, fmt.Sprintf("%v (%s)", c.cap, c.use))
 		default:
 			without = append(without, fmt.Sprintf("%v (%s)", c.cap, c.use))
@@ -153,6 +157,9 @@ func CanBoot(device string) error {
 		return errors.New(found)
 	}
 	defer func() { _ = sys.Close() }()
+	if c := missing(sys.CheckExtension); len(c) != 0 {
+		return fmt.Errorf("%s lacks %v; a newer kernel on this host has it", device, c)
+	}
 	p, err := ProbeRing0(sys)
 	if err != nil {
 		return fmt.Errorf("%s: %w", device, err)
@@ -161,6 +168,15 @@ func CanBoot(device string) error {
 		return fmt.Errorf("%s boots no stock kernel: a guest's kernel mode %v", device, p)
 	}
 	return nil
+}
+
+// missing are the capabilities that a machine needs and KVM, asked by
+// checkExtension, does not have.
+func missing(checkExtension func(kvm.Cap) (int, error)) []kvm.Cap {
+	return slices.DeleteFunc(vmm.NeededCaps(), func(c kvm.Cap) bool {
+		value, err := checkExtension(c)
+		return err == nil && value != 0
+	})
 }
 
 // backend says which module is behind KVM, and whether guests can have a KVM of
