@@ -38,9 +38,10 @@ func labVerb() verb {
 for hosts that have none, and passes on its exit code. Without CMD it is a shell.
 Everything in it is many times slower than on a processor.
 
-The host's files are all there. What CMD writes in the current directory, unless that
-is /, and in those given with --share goes to the host; what it writes elsewhere is
-gone with the lab. There is no network but the loopback.
+The host's files are all there. What CMD writes in the current directory and in those
+given with --share goes to the host; what it writes elsewhere is gone with the lab. A
+current directory of / or in /dev (but for /dev/shm), /proc or /sys is not shared: the
+lab has its own. There is no network but the loopback.
 
 The lab's kernel is the one named by --kernel or $HUSK_LAB_KERNEL, or the newest with
 the modules it takes in build/kernels/generic or /boot. QEMU is found on PATH.

@@ -41,6 +41,9 @@ func TestTheLabsOwnFoldersAreNotTheHosts(t *testing.T) {
 	} {
 		require.Equal(t, want, shareable(dir), dir)
 	}
+	for _, own := range []string{" / ", "/dev ", "/dev/shm", "/proc", "/sys"} {
+		require.Contains(t, labVerb().long, own, "the help says so")
+	}
 }
 
 func TestLabRefusesWhatMakesNoSense(t *testing.T) {
