@@ -190,6 +190,16 @@ func TestLostOutputIsAFailure(t *testing.T) {
 	}
 }
 
+func TestVersionIsTheBuilds(t *testing.T) {
+	require.Regexp(t, "^husk .+, go.* linux/amd64$", versionLine(), "what the toolchain says")
+	makefile, err := os.ReadFile("../../Makefile")
+	require.NoError(t, err)
+	require.Contains(t, string(makefile), "-X main.version=")
+	version = "v1.2.3-dirty"
+	t.Cleanup(func() { version = "" })
+	require.Regexp(t, `^husk v1\.2\.3-dirty, go\S+ linux/amd64$`, versionLine())
+}
+
 func TestReferenceIsCurrent(t *testing.T) {
 	const path = "../../docs/cli.md"
 	if *update {

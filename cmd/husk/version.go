@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -8,6 +9,10 @@ import (
 
 	"github.com/spf13/pflag"
 )
+
+// version is what the build says it makes (see the Makefile): a tag, or the way
+// to the commit from one. Plain go build leaves it empty.
+var version string
 
 func versionVerb() verb {
 	return verb{
@@ -25,14 +30,17 @@ func versionVerb() verb {
 	}
 }
 
-// versionLine is husk's version as the Go toolchain stamped it into the binary:
-// the module's version, the commit, and the compiler.
+// versionLine is husk's version and the compiler that made it.
 func versionLine() string {
-	version, commit, dirty := "(devel)", "", ""
+	return fmt.Sprintf("husk %s, %s %s/%s", cmp.Or(version, stampedVersion()), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// stampedVersion is what the Go toolchain stamped into the binary: the module's
+// version and the commit.
+func stampedVersion() string {
+	module, commit, dirty := "(devel)", "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if info.Main.Version != "" {
-			version = info.Main.Version
-		}
+		module = cmp.Or(info.Main.Version, module)
 		for _, s := range info.Settings {
 			switch {
 			case s.Key == "vcs.revision":
@@ -42,5 +50,5 @@ func versionLine() string {
 			}
 		}
 	}
-	return fmt.Sprintf("husk %s%s%s, %s %s/%s", version, commit, dirty, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return module + commit + dirty
 }
