@@ -207,16 +207,16 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 		return cfg, nil, usagef("--cpus %d: must be 1 or more", f.cpus)
 	}
 	if cfg.Memory, err = vmm.ParseMemory(f.memory); err != nil {
-		return cfg, nil, fmt.Errorf("--memory: %w", err)
+		return cfg, nil, inputError{"--memory", err}
 	}
 	if cfg.Memory == 0 {
 		return cfg, nil, usagef("--memory %s: a guest needs at least %d MiB", f.memory, vmm.MinMemory>>20)
 	}
 	if cfg.CPU, err = vmm.ParseCPU(f.cpu); err != nil {
-		return cfg, nil, fmt.Errorf("--cpu: %w", err)
+		return cfg, nil, inputError{"--cpu", err}
 	}
 	if cfg.Backing, err = vmm.ParseBacking(f.backing); err != nil {
-		return cfg, nil, fmt.Errorf("--memory-backing: %w", err)
+		return cfg, nil, inputError{"--memory-backing", err}
 	}
 	cfg.CommandLine = strings.Join(append([]string{vmm.DefaultCommandLine}, f.added...), " ")
 	if fs.Changed("cmdline") {
@@ -225,18 +225,31 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 
 	kernel, closer, err := vmm.OpenSource(f.kernel)
 	if err != nil {
-		return cfg, files, fmt.Errorf("kernel: %w", err)
+		return cfg, files, inputError{"kernel", err}
 	}
 	cfg.Kernel, files = kernel, append(files, closer)
 	for _, path := range f.initrds {
 		initrd, closer, err := vmm.OpenSource(path)
 		if err != nil {
-			return cfg, files, fmt.Errorf("initrd: %w", err)
+			return cfg, files, inputError{"initrd", err}
 		}
 		cfg.Initrds, files = append(cfg.Initrds, initrd), append(files, closer)
 	}
 	return cfg, files, cfg.Validate()
 }
+
+// An inputError says which input is wrong. That is more than vmm's word for all
+// such errors ("configuration") says, so it stands in its place.
+type inputError struct {
+	input string
+	err   error
+}
+
+func (i inputError) Error() string {
+	return i.input + ": " + strings.TrimPrefix(i.err.Error(), vmm.ErrConfig.Error()+": ")
+}
+
+func (i inputError) Unwrap() error { return i.err }
 
 func (f *bootFlags) printPlan(w io.Writer, cfg vmm.Config) error {
 	plan, err := vmm.PlanOf(cfg)

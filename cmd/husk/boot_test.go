@@ -88,9 +88,9 @@ func TestBootRefuses(t *testing.T) {
 		{"too many CPUs", []string{"-c", "65"}, "65"},
 		{"cpu", []string{"--cpu=486"}, "--cpu"},
 		{"backing", []string{"--memory-backing=paper"}, "--memory-backing"},
-		{"no kernel", []string{"-k", missing}, "kernel: "},
+		{"no kernel", []string{"-k", missing}, "husk: kernel: open " + missing},
 		{"a kernel without a name", []string{"-k", ""}, "leave the flag out"},
-		{"no initrd", []string{"-i", missing}, "initrd: "},
+		{"no initrd", []string{"-i", missing}, "husk: initrd: open " + missing},
 		{"a folder as initrd", []string{"-i", t.TempDir()}, "is a directory"},
 		{"stats in no folder", []string{"--stats", missing + "/s.json"}, "--stats"},
 		{"stats on a folder", []string{"--stats", t.TempDir()}, "is a directory"},
@@ -102,10 +102,18 @@ func TestBootRefuses(t *testing.T) {
 			require.Equal(t, exitFailed, h.husk(append([]string{"boot", "-k", kernel}, tt.args...)...))
 			require.Regexp(t, "^husk: ", h.err.String())
 			require.Contains(t, h.err.String(), tt.want)
+			require.NotRegexp(t, "^husk: .+: configuration: ", h.err.String(), "the input is named already")
 			require.Empty(t, h.made)
 			require.Empty(t, h.out.String())
 		})
 	}
+}
+
+func TestInputErrorsStayWhatTheyAre(t *testing.T) {
+	_, _, err := vmm.OpenSource("/missing")
+	err = inputError{"kernel", err}
+	require.ErrorIs(t, err, vmm.ErrConfig)
+	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 func TestKernelFromTheEnvironment(t *testing.T) {
