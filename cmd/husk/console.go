@@ -44,7 +44,7 @@ func openConsole(e *env, name string, keys map[byte]func(), broken func(error)) 
 		return c, nil
 	}
 	if path, ok := strings.CutPrefix(name, serialFile); ok {
-		file, err := os.Create(path)
+		file, err := create(path)
 		if err != nil {
 			return nil, fmt.Errorf("--serial: %w", err)
 		}

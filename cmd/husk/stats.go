@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -75,7 +76,11 @@ func (s statsFile) write(r report) (err error) {
 	case s.w != nil:
 		_, err = s.w.Write(text)
 	case s.direct:
-		err = os.WriteFile(s.path, text, 0o666)
+		var f *os.File
+		if f, err = create(s.path); err == nil {
+			_, err = f.Write(text)
+			err = errors.Join(err, f.Close())
+		}
 	default:
 		draft := filepath.Join(filepath.Dir(s.path), fmt.Sprintf(".%s.%d", filepath.Base(s.path), os.Getpid()))
 		if err = os.WriteFile(draft, text, 0o666); err == nil {
