@@ -57,8 +57,9 @@ On a terminal all keys go to the guest, but for Ctrl-A followed by
 A serial line does not carry the window's size: run "stty rows R cols C" in the guest,
 or resize where it has it.
 
-SIGINT, SIGTERM and SIGHUP press the guest's power button. A second one ends husk at
-once, with 128 and the signal's number as exit code.
+SIGINT, SIGTERM and SIGHUP press the guest's power button. A second one, or the first
+where there is no guest yet, ends husk at once, with 128 and the signal's number as exit
+code.
 
 Exit codes:
   0    the guest powered off, or rebooted, or Ctrl-A X was pressed
@@ -192,11 +193,7 @@ func (f *bootFlags) boot(ctx context.Context, e *env, fs *pflag.FlagSet) (int, e
 	}
 
 	s := &session{env: e, flags: f, cfg: cfg}
-	code, err := s.run(ctx)
-	if err != nil {
-		code = exitFailed
-	}
-	return code, errors.Join(err, stats.write(s.report(code, err)))
+	return s.run(ctx, stats)
 }
 
 // config turns the flags into the machine's blueprint. files are what it reads

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -69,6 +70,13 @@ func newFakeHost(t *testing.T) *fakeHost {
 
 // husk runs a command line and returns the exit code.
 func (h *fakeHost) husk(args ...string) int { return dispatch(context.Background(), h.env, args) }
+
+// huskUntimed is husk where time passes only while everybody waits for it.
+func (h *fakeHost) huskUntimed(t *testing.T, args ...string) (code int) {
+	t.Helper()
+	synctest.Test(t, func(*testing.T) { code = h.husk(args...) })
+	return code
+}
 
 // ends is a run that ends at once.
 func ends(r vmm.Result) func(context.Context, *fakeMachine) (*vmm.Result, error) {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,11 @@ type session struct {
 	flags *bootFlags
 	cfg   vmm.Config
 
+	end      context.CancelCauseFunc // ends the run, with a stop
+	con      *console
+	requests chan func(machine) // what is asked of the machine, whichever runs when it comes
+	running  atomic.Bool        // there is a machine, and con
+
 	result *vmm.Result // of the last run
 	stats  vmm.Stats
 }
@@ -48,61 +54,99 @@ type stop struct {
 
 func (s *stop) Error() string { return s.reason }
 
-// run boots the machine, again after each reboot if so asked, and returns
-// husk's exit code.
-func (s *session) run(ctx context.Context) (code int, err error) {
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
+// run boots the machine, writes the figures about it, and returns husk's exit
+// code. All the while, signals do what husk boot's help says.
+func (s *session) run(ctx context.Context, figures statsFile) (int, error) {
+	ctx, s.end = context.WithCancelCause(ctx)
+	defer s.end(nil)
 	if s.flags.timeout > 0 {
 		defer time.AfterFunc(s.flags.timeout, func() {
-			end(&stop{exitTimeout, fmt.Sprintf("timeout: the guest had not ended after %v; a longer --timeout gives it more", s.flags.timeout)})
+			s.end(&stop{exitTimeout, fmt.Sprintf("timeout: the guest had not ended after %v; a longer --timeout gives it more", s.flags.timeout)})
 		}).Stop()
 	}
+	s.requests = make(chan func(machine), 4)
+	defer s.handleSignals()()
 
-	// What is asked of the machine, whichever runs when it comes.
-	requests := make(chan func(machine), 4)
-	ask := func(f func(machine)) func() {
-		return func() {
-			select {
-			case requests <- f:
-			default: // enough is asked already
-			}
-		}
+	code, err := s.boot(ctx)
+	if err != nil {
+		code = exitFailed
 	}
-	press := ask(machine.PowerButton)
-	var con *console
-	con, err = openConsole(s.env, s.flags.serial, map[byte]func(){
-		'x': func() { end(&stop{code: exitOK}) },
-		'p': press,
-		'b': ask(func(m machine) {
-			go func() { _ = m.Break(ctx) }() // until the guest takes it, or the end
-		}),
-		'h': func() { fmt.Fprint(con.stderr, consoleKeys) },
+	return code, errors.Join(err, figures.writeBefore(ctx, s.report(code, err)))
+}
+
+// boot boots the machine, again after each reboot if so asked.
+func (s *session) boot(ctx context.Context) (code int, err error) {
+	s.con, err = openConsole(s.env, s.flags.serial, map[byte]func(){
+		'x': func() { s.end(&stop{code: exitOK}) },
+		'p': func() { s.ask(machine.PowerButton) },
+		'b': func() {
+			s.ask(func(m machine) {
+				go func() { _ = m.Break(ctx) }() // until the guest takes it, or the end
+			})
+		},
+		'h': func() { fmt.Fprint(s.con.stderr, consoleKeys) },
 	}, func(err error) {
-		end(&stop{exitFailed, fmt.Sprintf("console output: %v; the guest was ended, for nobody saw it", err)})
+		s.end(&stop{exitFailed, fmt.Sprintf("console output: %v; the guest was ended, for nobody saw it", err)})
 	})
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, con.Close()) }()
+	defer func() { err = errors.Join(err, s.con.Close()) }()
 
-	s.cfg.Serial, s.cfg.Log = con.serial, newLogger(con.stderr, s.flags.logLevel, s.flags.logFormat)
+	s.cfg.Serial, s.cfg.Log = s.con.serial, newLogger(s.con.stderr, s.flags.logLevel, s.flags.logFormat)
 	for {
-		m, err := s.env.newMachine(s.cfg)
+		m, err := s.make(ctx)
+		if errors.As(err, new(*stop)) {
+			return s.stopped(ctx)
+		}
 		if err != nil {
 			return 0, err
 		}
-		code, err := s.drive(ctx, end, m, con, requests, press)
+		code, err := s.drive(ctx, m)
 		if err != nil || s.result == nil || s.result.Outcome != vmm.Reboot || s.flags.onReboot != "restart" {
 			return code, err
 		}
 	}
 }
 
+// ask has f done with the machine, unless enough is asked already.
+func (s *session) ask(f func(machine)) {
+	select {
+	case s.requests <- f:
+	default:
+	}
+}
+
+// make makes the machine. When ctx ends first, its cause is the error: to make
+// a machine can take long, and cannot be interrupted.
+func (s *session) make(ctx context.Context) (machine, error) {
+	type making struct {
+		m   machine
+		err error
+	}
+	made := make(chan making)
+	go func() {
+		m, err := s.env.newMachine(s.cfg)
+		select {
+		case made <- making{m, err}:
+		case <-ctx.Done(): // nobody waits
+			if err == nil {
+				_ = m.Close()
+			}
+		}
+	}()
+	select {
+	case r := <-made:
+		return r.m, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 // drive runs one machine to its end.
-func (s *session) drive(ctx context.Context, end context.CancelCauseFunc, m machine, con *console, requests <-chan func(machine), press func()) (int, error) {
-	stopSignals := handleSignals(con, press, end)
-	defer stopSignals()
+func (s *session) drive(ctx context.Context, m machine) (int, error) {
+	s.running.Store(true)
+	defer s.running.Store(false)
 
 	type ending struct {
 		result *vmm.Result
@@ -117,7 +161,7 @@ func (s *session) drive(ctx context.Context, end context.CancelCauseFunc, m mach
 	var patience <-chan time.Time
 	for {
 		select {
-		case request := <-requests:
+		case request := <-s.requests:
 			request(m)
 		case <-over:
 			over, patience = nil, time.After(lastOutput)
@@ -125,31 +169,32 @@ func (s *session) drive(ctx context.Context, end context.CancelCauseFunc, m mach
 			// Run is stuck in a write to standard output. The process ends, and the
 			// machine with it.
 			s.stats = m.Stats()
-			return s.stopped(ctx, con)
+			return s.stopped(ctx)
 		case e := <-ended:
+			s.running.Store(false)
 			s.result, s.stats = e.result, m.Stats()
 			err := m.Close()
 			if cause := new(stop); errors.As(context.Cause(ctx), &cause) && (e.result == nil || e.result.Outcome == vmm.Cancelled) {
 				// Why it was ended says more than what that led to.
-				code, _ := s.stopped(ctx, con)
+				code, _ := s.stopped(ctx)
 				return code, err
 			}
 			if err = errors.Join(e.err, err); err != nil {
 				return 0, err
 			}
-			return verdict(e.result, s.flags.onReboot, con.say, con.stderr), nil
+			return verdict(e.result, s.flags.onReboot, s.con.say, s.con.stderr), nil
 		}
 	}
 }
 
 // stopped is the exit code of a run that husk has ended.
-func (s *session) stopped(ctx context.Context, con *console) (int, error) {
+func (s *session) stopped(ctx context.Context) (int, error) {
 	cause := new(stop)
 	if !errors.As(context.Cause(ctx), &cause) {
 		return 0, context.Cause(ctx)
 	}
 	if cause.reason != "" {
-		con.say("%s", cause.reason)
+		s.con.say("%s", cause.reason)
 	}
 	return cause.code, nil
 }
@@ -181,9 +226,10 @@ func verdict(r *vmm.Result, onReboot string, say func(string, ...any), details i
 }
 
 // handleSignals makes the first signal that asks for an end press the power
-// button, and the second one end the run. A closed standard output becomes an
-// error of the write that finds it so, instead of husk's silent death.
-func handleSignals(con *console, press func(), end context.CancelCauseFunc) (stopHandling func()) {
+// button, and the second one end the run. Where there is no machine, the first
+// one does. A closed standard output becomes an error of the write that finds it
+// so, instead of husk's silent death.
+func (s *session) handleSignals() (stopHandling func()) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	pipes := make(chan os.Signal, 1)
@@ -195,13 +241,16 @@ func handleSignals(con *console, press func(), end context.CancelCauseFunc) (sto
 			case <-done:
 				return
 			case received := <-signals:
-				name := unix.SignalName(received.(unix.Signal))
-				if asked {
-					end(&stop{128 + int(received.(unix.Signal)), name + ": the guest was ended"})
-					return
+				name, code := unix.SignalName(received.(unix.Signal)), 128+int(received.(unix.Signal))
+				switch {
+				case !s.running.Load():
+					s.end(&stop{code, name + ": husk ended without a guest"})
+				case asked:
+					s.end(&stop{code, name + ": the guest was ended"})
+				default:
+					s.con.say("%s: pressed the guest's power button; a second signal ends the guest at once", name)
+					s.ask(machine.PowerButton)
 				}
-				con.say("%s: pressed the guest's power button; a second signal ends the guest at once", name)
-				press()
 			}
 		}
 	}()

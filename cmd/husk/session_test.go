@@ -20,8 +20,8 @@ import (
 func TestTimeout(t *testing.T) {
 	h := newFakeHost(t)
 	h.run = untilEnded
-	require.Equal(t, exitTimeout, h.husk("boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1ms"))
-	require.Equal(t, "husk: timeout: the guest had not ended after 1ms; a longer --timeout gives it more\n", h.err.String())
+	require.Equal(t, exitTimeout, h.huskUntimed(t, "boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1m"))
+	require.Equal(t, "husk: timeout: the guest had not ended after 1m0s; a longer --timeout gives it more\n", h.err.String())
 	require.Equal(t, 1, h.closed)
 }
 
@@ -31,7 +31,7 @@ func TestTheGuestsOwnEndWinsOverATimeout(t *testing.T) {
 		<-ctx.Done()
 		return &vmm.Result{Outcome: vmm.DebugExit, Code: 9}, nil
 	}
-	require.Equal(t, 9, h.husk("boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1ms"))
+	require.Equal(t, 9, h.huskUntimed(t, "boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1m"))
 }
 
 func TestAReaderThatStoppedDoesNotKeepHusk(t *testing.T) {
@@ -92,6 +92,93 @@ func TestSignals(t *testing.T) {
 			require.Contains(t, h.err.String(), "husk: "+name+": the guest was ended")
 		})
 	}
+}
+
+// A closing is a machine that tells when it is closed.
+type closing struct {
+	machine
+	closed chan struct{}
+}
+
+func (c closing) Close() error {
+	close(c.closed)
+	return c.machine.Close()
+}
+
+func TestASignalWithoutAMachineEndsHusk(t *testing.T) {
+	for reboots, name := range []string{"before the first", "between two"} {
+		t.Run(name, func(t *testing.T) {
+			h := newFakeHost(t)
+			h.run = ends(vmm.Result{Outcome: vmm.Reboot})
+			stuck, closed := make(chan struct{}), make(chan struct{})
+			newMachine, made := h.newMachine, 0
+			h.newMachine = func(cfg vmm.Config) (machine, error) {
+				m, err := newMachine(cfg)
+				if made++; made > reboots {
+					require.NoError(t, unix.Kill(os.Getpid(), unix.SIGTERM))
+					<-stuck
+					m = closing{m, closed}
+				}
+				return m, err
+			}
+			stats := filepath.Join(t.TempDir(), "stats.json")
+			require.Equal(t, 128+int(unix.SIGTERM), h.husk("boot", "-k", file(t, "bzImage", "kernel"), "--on-reboot=restart", "--stats", stats))
+			require.Equal(t, "husk: SIGTERM: husk ended without a guest\n", h.err.String())
+			text, err := os.ReadFile(stats)
+			require.NoError(t, err)
+			require.Contains(t, string(text), `"exit_code": 143`)
+			close(stuck)
+			<-closed // nobody wants it any more
+		})
+	}
+}
+
+func TestATimeoutCountsTheMakingOfTheMachine(t *testing.T) {
+	h := newFakeHost(t)
+	stuck := make(chan struct{})
+	defer close(stuck)
+	h.newMachine = func(vmm.Config) (machine, error) {
+		<-stuck
+		return nil, errors.New("too late")
+	}
+	require.Equal(t, exitTimeout, h.husk("boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1ms"))
+}
+
+// writerFunc is a function as an io.Writer.
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestASignalDoesNotKeepTheStatsFromBeingWritten(t *testing.T) {
+	h := newFakeHost(t)
+	var running context.Context
+	h.run = func(ctx context.Context, _ *fakeMachine) (*vmm.Result, error) {
+		running = ctx
+		return &vmm.Result{Outcome: vmm.DebugExit, Code: 7}, nil
+	}
+	h.stderr = writerFunc(func(p []byte) (int, error) {
+		require.NoError(t, unix.Kill(os.Getpid(), unix.SIGTERM))
+		<-running.Done() // the signal has come
+		return h.err.Write(p)
+	})
+	require.Equal(t, 7, h.husk("boot", "-k", file(t, "bzImage", "kernel"), "--stats=-"))
+	require.Contains(t, h.err.String(), `"exit_code": 7`)
+}
+
+func TestStatsThatNobodyReadsDoNotKeepHusk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		figures := statsFile{w: writerFunc(func(p []byte) (int, error) {
+			<-stuck
+			return len(p), nil
+		})}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		start := time.Now()
+		require.ErrorContains(t, figures.writeBefore(ctx, report{}), "--stats -: not written")
+		require.Equal(t, time.Hour+lastOutput, time.Since(start))
+		close(stuck)
+	})
 }
 
 func TestConsoleIsPlainBytesWhenPiped(t *testing.T) {
@@ -222,12 +309,12 @@ func TestMessagesStartOnALineOfTheirOwn(t *testing.T) {
 		require.NoError(t, err)
 		return untilEnded(ctx, m)
 	}
-	args := []string{"boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1ms"}
-	require.Equal(t, exitTimeout, h.husk(args...))
+	args := []string{"boot", "-k", file(t, "bzImage", "kernel"), "--timeout=1m"}
+	require.Equal(t, exitTimeout, h.huskUntimed(t, args...))
 	require.Regexp(t, "^husk: timeout", h.err.String(), "apart from the console")
 
 	h.stdout, h.stderr = one, one
-	require.Equal(t, exitTimeout, h.husk(args...))
+	require.Equal(t, exitTimeout, h.huskUntimed(t, args...))
 	text, err := os.ReadFile(one.Name())
 	require.NoError(t, err)
 	require.Regexp(t, "^login: \nhusk: timeout", string(text), "together with it")

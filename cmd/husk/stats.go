@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,6 +63,24 @@ func openStatsFile(path string, stderr io.Writer) (statsFile, error) {
 			path, &fs.PathError{Op: "write to", Path: dir, Err: err})
 	}
 	return statsFile{path: path}, nil
+}
+
+// writeBefore writes the report. When ctx has ended, or ends, it does not wait
+// for long: what is written to may be stuck.
+func (s statsFile) writeBefore(ctx context.Context, r report) error {
+	written := make(chan error, 1)
+	go func() { written <- s.write(r) }()
+	select {
+	case err := <-written:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-written:
+		return err
+	case <-time.After(lastOutput):
+		return fmt.Errorf("--stats %s: not written: nobody has read them for %v", cmp.Or(s.path, "-"), lastOutput)
+	}
 }
 
 // write writes the report. A reader of the file sees all of it or nothing.
