@@ -30,7 +30,10 @@ func pair(t *testing.T) *Client {
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, c.Close())
-		require.NoError(t, <-served)
+		if err := <-served; err != nil {
+			// It had more to say of a command that was given up.
+			require.ErrorIs(t, err, io.ErrClosedPipe)
+		}
 	})
 	return c
 }
@@ -150,8 +153,10 @@ func TestSignalReachesTheGroup(t *testing.T) {
 	child := filepath.Join(t.TempDir(), "pid")
 	out := &trigger{word: "ready", do: func() { signals <- syscall.SIGTERM }}
 	code, err := c.Run(t.Context(), Command{
-		Argv: []string{"sh", "-c", `trap "exit 9" TERM; sleep 1000 & echo $! >"$1"; echo ready; wait`, "sh", child},
-		Env:  env(), Stdout: out, Signals: signals,
+		// The child says ready itself: until its exec it has the shell's trap.
+		Argv: []string{"sh", "-c", `trap "exit 9" TERM
+			sh -c 'echo $$ >"$1"; echo ready; exec sleep 1000' sh "$1" & wait`, "sh", child},
+		Env: env(), Stdout: out, Signals: signals,
 	})
 	require.NoError(t, err)
 	require.Equal(t, 9, code)
@@ -223,6 +228,51 @@ func TestContextKills(t *testing.T) {
 	})
 	require.ErrorIs(t, err, why)
 	requireGone(t, pid)
+}
+
+// A reader of the output that has stopped reading does not hold Run up for
+// ever, neither while the command runs nor at its end.
+func TestContextEndsBlockedWrites(t *testing.T) {
+	for name, argv := range map[string][]string{"output": {"yes"}, "an error": {"husk-no-such"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := pair(t)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			why := errors.New("enough")
+			out := &stuck{entered: func() { cancel(why) }, release: make(chan struct{})}
+			_, err := c.Run(ctx, Command{Argv: argv, Env: env(), Stdout: out, Stderr: out})
+			require.ErrorIs(t, err, why)
+			close(out.release)
+		})
+	}
+}
+
+// A slow reader of the output gets all of it, if it is not too slow.
+func TestContextLetsWritesEnd(t *testing.T) {
+	c := pair(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	out := &stuck{release: make(chan struct{})}
+	out.entered = func() {
+		cancel(why)
+		close(out.release)
+	}
+	_, err := c.Run(ctx, Command{Argv: []string{"echo", "hello"}, Env: env(), Stdout: out})
+	require.ErrorIs(t, err, why)
+	require.Equal(t, "hello\n", out.text.String())
+}
+
+// A stuck writer says that it is written to, and waits to be released.
+type stuck struct {
+	text    bytes.Buffer
+	entered func()
+	release chan struct{}
+}
+
+func (w *stuck) Write(p []byte) (int, error) {
+	w.entered()
+	<-w.release
+	return w.text.Write(p)
 }
 
 func TestSeveralAtOnce(t *testing.T) {

@@ -73,7 +73,8 @@ func (c *Client) Close() error { return c.session.Close() }
 // number of the signal that ended it, 127 when there is no such program and
 // 126 when it cannot be run. Everything it wrote before it ended has been
 // written to Stdout and Stderr by then. An error is one of the connection, or
-// the context's when that ended, which kills the command.
+// the context's when that ended, which kills the command. Then a Write to
+// Stdout or Stderr that does not return is given drainGrace, and left behind.
 func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
 	s, err := c.open()
 	if err != nil {
@@ -83,7 +84,7 @@ func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
 	stop := context.AfterFunc(ctx, func() { abandon(s) })
 	defer stop()
 
-	code, err := c.run(cmd, s)
+	code, err := c.run(ctx, cmd, s)
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
@@ -104,7 +105,7 @@ func (c *Client) open() ([]*yamux.Stream, error) {
 	return s, nil
 }
 
-func (c *Client) run(cmd Command, s []*yamux.Stream) (int, error) {
+func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (int, error) {
 	control, stdin, stdout, stderr := s[0], s[1], s[2], s[3]
 	err := writeFrame(control, start{Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size})
 	if err != nil {
@@ -122,23 +123,14 @@ func (c *Client) run(cmd Command, s []*yamux.Stream) (int, error) {
 	var side sync.WaitGroup
 	side.Go(func() { steer(control, cmd, ended) })
 
-	var output sync.WaitGroup
-	var failed [2]error
-	receive := func(i int, w io.Writer, from io.Reader) {
-		if w == nil {
-			w = io.Discard
-		}
-		output.Go(func() { failed[i] = drain(w, from) })
-	}
-	receive(0, cmd.Stdout, stdout)
-	receive(1, cmd.Stderr, stderr)
+	drains := []<-chan error{deliver(cmd.Stdout, stdout), deliver(cmd.Stderr, stderr)}
 
 	var end outcome
 	err = readFrame(control, &end)
 	if err != nil {
 		abandon(s)
 	}
-	output.Wait()
+	lost := await(ctx, drains...)
 	close(ended)
 	side.Wait()
 	abandon(s)
@@ -146,14 +138,50 @@ func (c *Client) run(cmd Command, s []*yamux.Stream) (int, error) {
 		<-fed
 	}
 	switch {
+	case ctx.Err() != nil: // a write may be under way still
+		return 0, context.Cause(ctx)
 	case err != nil:
 		return 0, fmt.Errorf("the connection to the guest ended before the command: %w", err)
 	case end.Error != "" && cmd.Stderr != nil:
-		fmt.Fprintln(cmd.Stderr, printable(end.Error))
+		_ = await(ctx, deliver(cmd.Stderr, strings.NewReader(printable(end.Error)+"\n")))
 	case end.Error != "" && cmd.Stdout != nil:
-		fmt.Fprint(cmd.Stdout, printable(end.Error), "\r\n")
+		_ = await(ctx, deliver(cmd.Stdout, strings.NewReader(printable(end.Error)+"\r\n")))
 	}
-	return end.Code & 0xff, errors.Join(failed[0], failed[1])
+	return end.Code & 0xff, lost
+}
+
+// drainGrace is how long a write may take after the context has ended. What
+// reads the output may be slow, and what the command wrote in its time is worth
+// a wait; but it may also have stopped reading for good, as in "| sleep inf".
+const drainGrace = 2 * time.Second
+
+// deliver drains r into w, which may be nil, and then sends the error.
+func deliver(w io.Writer, r io.Reader) <-chan error {
+	if w == nil {
+		w = io.Discard
+	}
+	done := make(chan error, 1) // await may have given up
+	go func() { done <- drain(w, r) }()
+	return done
+}
+
+// await joins the errors of all deliveries. It gives up those that are not at
+// their end drainGrace after ctx is.
+func await(ctx context.Context, deliveries ...<-chan error) error {
+	var errs []error
+	ended := ctx.Done()
+	var late <-chan time.Time
+	for len(errs) < len(deliveries) {
+		select {
+		case err := <-deliveries[len(errs)]:
+			errs = append(errs, err)
+		case <-ended:
+			ended, late = nil, time.After(drainGrace)
+		case <-late:
+			return context.Cause(ctx)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // abandon gives a command up. The end of its control stream kills it; what the
