@@ -32,12 +32,8 @@ type segment struct {
 	mem         span
 }
 
-// OpenLinux64 opens an ELF vmlinux to be entered by Linux's 64-bit boot
-// protocol, even if it has a PVH entry, which Open prefers.
-func OpenLinux64(s Source) (Image, error) { return asImage(openELF(s, true)) }
-
-// openELF parses an ELF file. With linux64 it does not look for a PVH note.
-func openELF(src Source, linux64 bool) (*elfImage, error) {
+// openELF parses an ELF file. It is entered by its PVH note if it has one.
+func openELF(src Source) (*elfImage, error) {
 	k := &elfImage{src: src}
 	hdr, err := k.header()
 	if err != nil {
@@ -47,26 +43,45 @@ func openELF(src Source, linux64 bool) (*elfImage, error) {
 	if err != nil {
 		return nil, err
 	}
-	var pvh uint64
-	var hasPVH bool
+	pvh, hasPVH, err := k.findPVH(progs)
+	if err != nil {
+		return nil, err
+	}
+	if isProgram(progs, hasPVH) {
+		return nil, refuse(src.Name, ErrNotKernel, "it is a program for Linux; give a bzImage (/boot/vmlinuz-…), a vmlinux, or a kernel with a PVH note")
+	}
 	for i, p := range progs {
-		switch elf.ProgType(p.Type) {
-		case elf.PT_INTERP, elf.PT_TLS:
-			return nil, refuse(src.Name, ErrNotKernel, "it is a program or library; a kernel is a bzImage (/boot/vmlinuz-…) or a vmlinux")
-		case elf.PT_LOAD:
-			if err := k.addSegment(i, p); err != nil {
-				return nil, err
-			}
-		case elf.PT_NOTE:
-			if linux64 || hasPVH {
-				continue
-			}
-			if pvh, hasPVH, err = k.pvhEntry(p); err != nil {
-				return nil, err
-			}
+		if elf.ProgType(p.Type) != elf.PT_LOAD {
+			continue
+		}
+		if err := k.addSegment(i, p); err != nil {
+			return nil, err
 		}
 	}
 	return k, k.setEntry(hdr, pvh, hasPVH)
+}
+
+// isProgram tells what Linux runs from what runs without it. Nothing in an ELF
+// file says so, and a static program can be loaded as a kernel can, to crash at
+// its first system call. So it goes by what a program needs of the system that
+// starts it: an interpreter, its own program headers, thread-local storage, or
+// relocated data made read-only. Some unikernels have the latter three too, so
+// a PVH note decides for a kernel, and so does an address that is not the
+// physical one, which linkers give to no program. PT_GNU_STACK tells nothing:
+// ld gives it to every C kernel without a linker script of its own.
+func isProgram(progs []elf.Prog64, hasPVH bool) bool {
+	var marked, moved bool
+	for _, p := range progs {
+		switch elf.ProgType(p.Type) {
+		case elf.PT_INTERP:
+			return true
+		case elf.PT_PHDR, elf.PT_TLS, elf.PT_GNU_RELRO:
+			marked = true
+		case elf.PT_LOAD:
+			moved = moved || p.Vaddr != p.Paddr
+		}
+	}
+	return marked && !moved && !hasPVH
 }
 
 // header reads and checks the file header, widened to its 64-bit form.

@@ -10,6 +10,19 @@ const (
 	xenNotePhys32Entry = 18 // XEN_ELFNOTE_PHYS32_ENTRY, xen/include/public/elfnote.h
 )
 
+// findPVH looks in all note segments for the first PVH entry.
+func (k *elfImage) findPVH(progs []elf.Prog64) (entry uint64, ok bool, err error) {
+	for _, p := range progs {
+		if elf.ProgType(p.Type) != elf.PT_NOTE {
+			continue
+		}
+		if entry, ok, err = k.pvhEntry(p); ok || err != nil {
+			return entry, ok, err
+		}
+	}
+	return 0, false, nil
+}
+
 // pvhEntry looks in a note segment for Xen's note with the PVH entry.
 func (k *elfImage) pvhEntry(p elf.Prog64) (entry uint64, ok bool, err error) {
 	if p.Filesz > maxNotes {

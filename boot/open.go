@@ -26,7 +26,7 @@ func Open(s Source) (Image, error) {
 	}
 	switch {
 	case isELF(head):
-		return asImage(openELF(s, false))
+		return asImage(openELF(s))
 	case hasSetupHeader(head):
 		return asImage(openBzImage(s))
 	}

@@ -75,7 +75,9 @@ func TestOpenRefuses(t *testing.T) {
 		"elf module":               {elfOf(func(s *elfSpec) { s.typ = elf.ET_REL }), ErrNotKernel, "module"},
 		"elf core":                 {elfOf(func(s *elfSpec) { s.typ = elf.ET_CORE }), ErrNotKernel, "CORE"},
 		"elf program":              {elfOf(func(s *elfSpec) { s.segments[0].typ = elf.PT_INTERP }), ErrNotKernel, "program"},
-		"elf static program":       {elfOf(func(s *elfSpec) { s.segments[0].typ = elf.PT_TLS }), ErrNotKernel, "program"},
+		"elf static C program":     {elfOf(func(s *elfSpec) { *s = s.with(elf.PT_TLS, elf.PT_GNU_STACK) }), ErrNotKernel, "program for Linux"},
+		"elf static Go program":    {elfOf(func(s *elfSpec) { *s = s.with(elf.PT_PHDR, elf.PT_GNU_STACK) }), ErrNotKernel, "program for Linux"},
+		"elf static musl program":  {elfOf(func(s *elfSpec) { *s = s.with(elf.PT_GNU_RELRO) }), ErrNotKernel, "program for Linux"},
 		"elf i386 without PVH":     {elfOf(func(s *elfSpec) { s.class, s.machine, s.notes = elf.ELFCLASS32, elf.EM_386, nil }), ErrArchitecture, "CONFIG_PVH"},
 		"elf x32":                  {elfOf(func(s *elfSpec) { s.class, s.notes = elf.ELFCLASS32, nil }), ErrMalformed, "32-bit ELF"},
 		"elf no segments":          {elfOf(func(s *elfSpec) { s.segments = nil }), ErrMalformed, "entry"},
@@ -101,6 +103,46 @@ func TestOpenRefuses(t *testing.T) {
 			require.ErrorContains(t, err, c.says)
 			require.ErrorContains(t, err, "some/file: ")
 			require.Nil(t, img)
+		})
+	}
+}
+
+// The test itself is a program: a static one, or with -race a dynamic one.
+func TestOpenRefusesProgram(t *testing.T) {
+	path, err := os.Executable()
+	require.NoError(t, err)
+	_, err = Open(openSource(t, path))
+	require.ErrorIs(t, err, ErrNotKernel)
+	require.ErrorContains(t, err, "program for Linux")
+}
+
+// What programs have does not keep a kernel from being one.
+func TestOpenTakesKernelsLikePrograms(t *testing.T) {
+	all := []elf.ProgType{elf.PT_PHDR, elf.PT_TLS, elf.PT_GNU_RELRO, elf.PT_GNU_STACK}
+	tests := []struct {
+		name string
+		edit func(*elfSpec)
+		mode string
+	}{
+		{"a unikernel with a PVH note", func(s *elfSpec) {
+			note := s.notes
+			*s = s.with(all...)
+			s.notes = note
+		}, "ELF vmlinux (PVH)"},
+		{"linked for a virtual address", func(s *elfSpec) {
+			*s = s.with(all...)
+			s.offset = 0xffffffff80000000
+		}, "ELF vmlinux (64-bit)"},
+		{"C without a linker script", func(s *elfSpec) { *s = s.with(elf.PT_GNU_STACK) }, "ELF vmlinux (64-bit)"},
+		{"nothing but segments", func(s *elfSpec) { *s = s.with() }, "ELF vmlinux (64-bit)"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			spec := vmlinuxSpec()
+			tt.edit(&spec)
+			img, err := Open(bytesSource("kernel", spec.build()))
+			require.NoError(t, err)
+			require.Equal(t, tt.mode, img.Format())
 		})
 	}
 }

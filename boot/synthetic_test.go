@@ -81,6 +81,7 @@ type elfSpec struct {
 	typ      elf.Type
 	entry    uint64
 	segments []elfSegment
+	offset   uint64 // of virtual addresses from physical ones
 	notes    []byte
 	sections bool // a section header table at the end
 }
@@ -104,6 +105,15 @@ func vmlinuxSpec() elfSpec {
 		notes:    slices.Concat(buildNote("Linux\x00", 257, []byte("6.1.0-husk\x00")), buildNote("Xen\x00", 18, le64(0x1000040))),
 		sections: true,
 	}
+}
+
+// with has empty program headers of the given types too, and no notes.
+func (s elfSpec) with(types ...elf.ProgType) elfSpec {
+	s.notes, s.segments = nil, slices.Clone(s.segments)
+	for _, t := range types {
+		s.segments = append(s.segments, elfSegment{typ: t})
+	}
+	return s
 }
 
 func le64(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
@@ -133,7 +143,7 @@ func (s elfSpec) build() []byte {
 	var body []byte
 	add := func(t elf.ProgType, paddr uint64, data []byte, memsz uint64) {
 		progs = append(progs, prog{elf.Prog64{
-			Type: uint32(t), Off: off + uint64(len(body)), Vaddr: paddr, Paddr: paddr,
+			Type: uint32(t), Off: off + uint64(len(body)), Vaddr: paddr + s.offset, Paddr: paddr,
 			Filesz: uint64(len(data)), Memsz: memsz, Align: 4,
 		}})
 		body = append(body, data...)
