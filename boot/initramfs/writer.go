@@ -20,11 +20,10 @@ var ErrArchive = errors.New("initramfs")
 
 // The file types of a mode word (stat(2), S_IFMT).
 const (
-	typeFile    = 0o100000 // S_IFREG
-	typeDir     = 0o040000 // S_IFDIR
-	typeSymlink = 0o120000 // S_IFLNK
-	typeChar    = 0o020000 // S_IFCHR
-	typeBlock   = 0o060000 // S_IFBLK
+	typeFile  = 0o100000 // S_IFREG
+	typeDir   = 0o040000 // S_IFDIR
+	typeChar  = 0o020000 // S_IFCHR
+	typeBlock = 0o060000 // S_IFBLK
 )
 
 // maxName is the kernel's PATH_MAX; longer names it would skip silently.
@@ -68,20 +67,6 @@ func (w *Writer) File(name string, perm fs.FileMode, size int64, r io.Reader) er
 	}
 	if n != size {
 		return fmt.Errorf("%w: %s: %w: %d of %d bytes", ErrArchive, name, io.ErrUnexpectedEOF, n, size)
-	}
-	return w.pad()
-}
-
-// Symlink adds a symbolic link to target.
-func (w *Writer) Symlink(name, target string) error {
-	if target == "" || len(target) >= maxName {
-		return fmt.Errorf("%w: %s: a link's target has 1 to %d bytes, not %d", ErrArchive, name, maxName-1, len(target))
-	}
-	if err := w.header(clean(name), typeSymlink|0o777, 1, int64(len(target)), 0, 0); err != nil {
-		return err
-	}
-	if _, err := io.WriteString(w, target); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrArchive, name, err)
 	}
 	return w.pad()
 }
