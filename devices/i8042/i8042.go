@@ -165,14 +165,7 @@ func (d dataPort) Store(off uint64, p []byte) {
 	if off != 0 || len(p) == 0 {
 		return
 	}
-	k := d.k
-	k.mu.Lock()
-	reset := k.regs.data(p[0])
-	k.updateLines()
-	k.mu.Unlock()
-	if reset {
-		k.reset()
-	}
+	d.k.take(p[0], (*state).data)
 }
 
 type commandPort struct{ k *Controller }
@@ -194,9 +187,14 @@ func (c commandPort) Store(off uint64, p []byte) {
 	if off != 0 || len(p) == 0 {
 		return
 	}
-	k := c.k
+	c.k.take(p[0], (*state).execute)
+}
+
+// take gives a byte to one of the ports' handlers, and resets the machine
+// outside of the lock if that asks for it.
+func (k *Controller) take(v byte, handle func(*state, byte) (reset bool)) {
 	k.mu.Lock()
-	reset := k.regs.execute(p[0])
+	reset := handle(&k.regs, v)
 	k.updateLines()
 	k.mu.Unlock()
 	if reset {
