@@ -81,9 +81,7 @@ func newBoard(cfg Config, w wires) (*board, error) {
 	return b, nil
 }
 
-// describe is the board in the terms of ACPI. The i8042 stays unmentioned: it is
-// there for kernels that reset through it, and a kernel that knows of it probes
-// it for a keyboard that there is not.
+// describe is the board in the terms of ACPI.
 func describe(cfg Config) acpi.Config {
 	c := acpi.Config{
 		Base:      acpiBase,
@@ -102,6 +100,7 @@ func describe(cfg Config) acpi.Config {
 		},
 		Serial:  &acpi.Serial{Port: portSerial, GSI: gsiSerial},
 		RTC:     &acpi.RTC{Port: portRTC, GSI: gsiRTC, Century: rtc.Century},
+		I8042:   &acpi.I8042{Data: portI8042Data, Command: portI8042Command, GSI: gsiKeyboard},
 		PVPanic: &acpi.PVPanic{Port: portPVPanic},
 	}
 	for i := range cfg.CPUs {

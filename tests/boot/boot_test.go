@@ -42,6 +42,9 @@ func TestKernelsAndMachines(t *testing.T) {
 			require.Contains(t, r.stdout, "TSC deadline timer available")
 			require.Regexp(t, `Brought up 1 node, `+c.cpus+` CPU`, r.stdout)
 			require.Contains(t, r.stdout, "reboot: Power down")
+			require.Regexp(t, `ttyS0 at I/O 0x3f8 .* is a 16550A`, r.stdout)
+			require.Contains(t, r.stdout, "i8042: PNP: PS/2 Controller")
+			require.Contains(t, r.stdout, "registered as rtc0")
 			require.NotRegexp(t, `ACPI.*(Error|Warning|BUG)|Firmware (Bug|Warn)`, r.stdout)
 			require.NotContains(t, r.stdout, "Calibrating delay loop...", "the frequencies are told, not measured")
 
