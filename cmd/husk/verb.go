@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 )
 
 // The exit codes that husk gives a meaning. A guest that ends as it should
@@ -96,6 +97,9 @@ func dispatch(ctx context.Context, e *env, args []string) int {
 		return code
 	}
 	fmt.Fprintf(e.stderr, "husk: %v\n", err)
+	if errors.Is(err, unix.EMFILE) {
+		fmt.Fprintln(e.stderr, "husk: the limit of open files is too low for this: ulimit -n 1024 raises it")
+	}
 	if errors.As(err, new(usageError)) {
 		fmt.Fprintf(e.stderr, "see husk %s --help\n", v.name)
 	}

@@ -21,12 +21,15 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // pair serves on one end of a connection and gives a client on the other.
-func pair(t *testing.T) *Client {
+func pair(t *testing.T) *Client { return pairAsking(t, heartbeat, patience) }
+
+// pairAsking is pair with a heartbeat of one's own.
+func pairAsking(t *testing.T, every time.Duration, patience int) *Client {
 	t.Helper()
 	host, guest := net.Pipe()
 	served := make(chan error, 1)
 	go func() { served <- Serve(context.Background(), guest, nil) }()
-	c, err := Connect(t.Context(), host)
+	c, err := connect(t.Context(), host, every, patience)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, c.Close())
@@ -36,6 +39,29 @@ func pair(t *testing.T) *Client {
 		}
 	})
 	return c
+}
+
+// TestASilentGuest: a guest that hangs ends the command, with the reason; one
+// that answers at all does not.
+func TestASilentGuest(t *testing.T) {
+	host, guest := net.Pipe()
+	go func() {
+		_ = writeFrame(guest, hello{Version: version})
+		_, _ = io.Copy(io.Discard, guest) // it takes all, and answers nothing
+	}()
+	c, err := connect(t.Context(), host, time.Millisecond, 20)
+	require.NoError(t, err)
+	_, err = c.Run(t.Context(), Command{Argv: []string{"true"}})
+	require.ErrorIs(t, err, ErrSilent)
+	require.ErrorContains(t, err, "20ms")
+	_, err = c.Run(t.Context(), Command{Argv: []string{"true"}})
+	require.ErrorIs(t, err, ErrSilent, "a later one ends for the same reason")
+	_ = c.Close()
+
+	c = pairAsking(t, time.Millisecond, 1000)
+	code, err := c.Run(t.Context(), Command{Argv: []string{"sleep", "1.2"}, Env: env()})
+	require.NoError(t, err)
+	require.Zero(t, code)
 }
 
 func env() []string { return []string{"PATH=" + os.Getenv("PATH")} }

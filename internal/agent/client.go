@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,6 +17,9 @@ import (
 
 // ErrGuest wraps what a guest's side says of itself when it cannot serve.
 var ErrGuest = errors.New("the guest cannot run commands")
+
+// ErrSilent is that a guest has answered nothing for too long.
+var ErrSilent = errors.New("the guest has stopped answering")
 
 // A Command is what to run, and how.
 type Command struct {
@@ -36,11 +40,19 @@ type Command struct {
 type Client struct {
 	session *yamux.Session
 	opening sync.Mutex // a command's streams are opened one after the other
+	watch   sync.WaitGroup
+	silent  atomic.Bool // the guest is, and so the session was closed
+
+	patience time.Duration
 }
 
 // Connect waits for the guest's hello on conn, which the client owns from then
 // on. When ctx ends first, it closes conn and returns the context's error.
 func Connect(ctx context.Context, conn io.ReadWriteCloser) (*Client, error) {
+	return connect(ctx, conn, heartbeat, patience)
+}
+
+func connect(ctx context.Context, conn io.ReadWriteCloser, every time.Duration, patience int) (*Client, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	var h hello
 	err := readFrame(conn, &h)
@@ -63,11 +75,57 @@ func Connect(ctx context.Context, conn io.ReadWriteCloser) (*Client, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	return &Client{session: session}, nil
+	c := &Client{session: session, patience: time.Duration(patience) * every}
+	c.watch.Go(func() { c.heartbeat(every, patience) })
+	return c, nil
 }
 
 // Close ends the connection; commands that run are killed.
-func (c *Client) Close() error { return c.session.Close() }
+func (c *Client) Close() error {
+	err := c.session.Close()
+	c.watch.Wait()
+	return err
+}
+
+// The guest is asked every heartbeat whether it is there. When it has answered
+// none of patience questions, it never will: a software CPU of a busy host may
+// stand still for long, but not for minutes.
+const (
+	heartbeat = time.Second
+	patience  = 150
+)
+
+// heartbeat closes a session whose other side is silent. It counts ticks and not
+// time, because the host itself may have been stopped meanwhile. Each question
+// is asked whether the last was answered or not: its interrupt brings a machine
+// on that has lost one (ARCHITECTURE.md, "the lab").
+func (c *Client) heartbeat(every time.Duration, patience int) {
+	ticks := time.NewTicker(every)
+	defer ticks.Stop()
+	answers := make(chan struct{}, 1)
+	for silent := 0; silent < patience; silent++ {
+		c.watch.Go(func() {
+			if _, err := c.session.Ping(); err == nil {
+				select {
+				case answers <- struct{}{}:
+				default:
+				}
+			}
+		})
+		select {
+		case <-c.session.CloseChan():
+			return
+		case <-ticks.C:
+		}
+		select {
+		case <-answers:
+			silent = -1
+		default:
+		}
+	}
+	c.silent.Store(true)
+	_ = c.session.Close()
+}
 
 // Run runs a command to its end and gives its exit code: its own, 128 and the
 // number of the signal that ended it, 127 when there is no such program and
@@ -75,10 +133,11 @@ func (c *Client) Close() error { return c.session.Close() }
 // written to Stdout and Stderr by then. An error is one of the connection, or
 // the context's when that ended, which kills the command. Then a Write to
 // Stdout or Stderr that does not return is given drainGrace, and left behind.
+// ErrSilent is a guest that hangs.
 func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
 	s, err := c.open()
 	if err != nil {
-		return 0, err
+		return 0, c.blame(err)
 	}
 	defer closeAll(s)
 	stop := context.AfterFunc(ctx, func() { abandon(s) })
@@ -88,7 +147,15 @@ func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	return code, err
+	return code, c.blame(err)
+}
+
+// blame puts the reason for the end of the connection before what followed from it.
+func (c *Client) blame(err error) error {
+	if err != nil && c.silent.Load() {
+		return fmt.Errorf("%w, for %v", ErrSilent, c.patience)
+	}
+	return err
 }
 
 func (c *Client) open() ([]*yamux.Stream, error) {

@@ -63,8 +63,8 @@ const (
 // streams opens a command: control, stdin, stdout, stderr.
 const streams = 4
 
-// config has no timeouts: a guest on a software CPU of a busy host may stand
-// still for long, and a machine that has ended closes the connection.
+// config has no timeouts: a machine that has ended closes the connection, and the
+// client's heartbeat finds one that hangs.
 func config() *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.EnableKeepAlive = false

@@ -35,7 +35,7 @@ type Verdict string
 // The verdicts.
 const (
 	OnKVM   Verdict = "kvm"
-	InLab   Verdict = "lab"  // KVM will not do, but QEMU is there for the lab
+	InLab   Verdict = "lab"  // KVM will not do, but the lab will
 	Nowhere Verdict = "none" // neither
 )
 
@@ -49,10 +49,10 @@ type Report struct {
 
 // A Host is what to examine. The zero value is this host.
 type Host struct {
-	Root     string                               // of the file system, for tests; "" is /
-	KVM      string                               // the KVM device; "" is /dev/kvm
-	LookPath func(file string) (string, error)    // nil is exec.LookPath
-	Probe    func(*kvm.System) (p Probe, e error) // nil is ProbeRing0
+	Root  string                                  // of the file system, for tests; "" is /
+	KVM   string                                  // the KVM device; "" is /dev/kvm
+	Lab   func() (qemu, kernel string, err error) // what the lab would run on; nil is lab.Available
+	Probe func(*kvm.System) (p Probe, e error)    // nil is ProbeRing0
 }
 
 // path is where the host has an absolute path.
@@ -62,17 +62,17 @@ func (h Host) path(absolute string) string { return filepath.Join("/", h.Root, a
 func (h Host) Examine() *Report {
 	r := &Report{Verdict: OnKVM}
 	r.examineKVM(h)
-	qemu := h.qemu()
+	lab := h.lab()
 	r.add(h.backend(), h.hugePages(), h.hugetlb(), h.memory(), h.memlock(), h.openFiles(),
 		h.device("tun", "/dev/net/tun", "networks with a tap device", "modprobe tun"),
 		h.device("vhost-net", "/dev/vhost-net", "faster networks", "modprobe vhost_net"),
-		h.kernels(), qemu)
+		h.kernels(), lab)
 	for _, c := range r.Checks {
 		if c.Status == Bad {
 			r.Verdict = InLab
 		}
 	}
-	if r.Verdict == InLab && qemu.Status != OK {
+	if r.Verdict == InLab && lab.Status != OK {
 		r.Verdict = Nowhere
 	}
 	return r

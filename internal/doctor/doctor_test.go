@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/huskvm/husk/internal/lab"
 	"github.com/huskvm/husk/kvm"
 	"github.com/huskvm/husk/kvm/kvmtest"
 	"github.com/huskvm/husk/vmm"
@@ -27,10 +28,12 @@ func newHost(t *testing.T, files map[string]string) Host {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 	}
-	return Host{Root: root, LookPath: func(file string) (string, error) { return "/usr/bin/" + file, nil }}
+	return Host{Root: root, Lab: func() (qemu, kernel string, err error) { return "/usr/bin/qemu", "/boot/vmlinuz", nil }}
 }
 
-func noQEMU(string) (string, error) { return "", errors.New("not found") }
+func noLab() (qemu, kernel string, err error) {
+	return "", "", fmt.Errorf("%w: QEMU is not there: install it", lab.ErrMissing)
+}
 
 func TestHostChecks(t *testing.T) {
 	const thp, pages = "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/hugepages/hugepages-2048kB/"
@@ -58,7 +61,8 @@ func TestHostChecks(t *testing.T) {
 		{"no module", map[string]string{"/proc/cpuinfo": "flags: svm\n"}, Host.backend, Note, "no module of KVM's is loaded: AMD-V", "modprobe"},
 		{"kernels", map[string]string{"/boot/vmlinuz-6.1.0-9-amd64": "k", "/boot/vmlinuz-6.1.0-56-amd64": "k"}, Host.kernels, OK, "6.1.0-56-amd64, 6.1.0-9-amd64", ""},
 		{"no kernels", nil, Host.kernels, Note, "no kernel to boot", "-k"},
-		{"qemu", nil, Host.qemu, OK, "/usr/bin/qemu-system-x86_64", ""},
+		{"lab", nil, Host.lab, OK, "/usr/bin/qemu with kernel /boot/vmlinuz", ""},
+		{"no lab", nil, func(h Host) Check { h.Lab = noLab; return h.lab() }, Note, "QEMU is not there", "install it"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -106,7 +110,7 @@ func TestVerdicts(t *testing.T) {
 	require.Equal(t, InLab, r.Verdict)
 	require.Equal(t, Check{"kvm", Bad, filepath.Join(h.Root, "dev/kvm") + " does not exist", r.Checks[0].Remedy}, r.Checks[0])
 	require.Nil(t, r.Probe)
-	h.LookPath = noQEMU
+	h.Lab = noLab
 	require.Equal(t, Nowhere, h.Examine().Verdict)
 
 	// What is no KVM device is not taken for one.

@@ -5,19 +5,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/internal/hostkernel"
+	"github.com/huskvm/husk/internal/lab"
 )
 
 const mib = 1 << 20
-
-// qemuProgram is what the lab runs on.
-const qemuProgram = "qemu-system-x86_64"
 
 // read is the trimmed content of a file that is a line or a table; "" where it
 // cannot be read.
@@ -144,18 +141,16 @@ func (h Host) kernels() Check {
 	return Check{Name: name, Status: OK, Found: hostkernel.Dir + ": " + strings.Join(names, ", ")}
 }
 
-// qemu finds the program that the lab runs on.
-func (h Host) qemu() Check {
-	look := h.LookPath
-	if look == nil {
-		look = exec.LookPath
+// lab looks for what husk lab runs on.
+func (h Host) lab() Check {
+	available := h.Lab
+	if available == nil {
+		available = lab.Available
 	}
-	path, err := look(qemuProgram)
+	qemu, kernel, err := available()
 	if err != nil {
-		return Check{
-			"qemu", Note, qemuProgram + " is not there; husk lab needs it",
-			"Debian, Ubuntu: sudo apt install qemu-system-x86; Fedora: sudo dnf install qemu-system-x86",
-		}
+		found, remedy, _ := strings.Cut(strings.TrimPrefix(err.Error(), lab.ErrMissing.Error()+": "), ": ")
+		return Check{"lab", Note, found, remedy}
 	}
-	return Check{Name: "qemu", Status: OK, Found: path + " (for husk lab)"}
+	return Check{Name: "lab", Status: OK, Found: qemu + " with kernel " + kernel}
 }

@@ -139,7 +139,7 @@ func (r *Report) examineRing0(h Host, sys *kvm.System) {
 	if !p.Native {
 		check.Status = Bad
 		check.Found += ": no stock kernel boots on this KVM"
-		check.Remedy = "use a host with VT-x or AMD-V, or a guest with nested virtualization; husk lab works here"
+		check.Remedy = "use a host with VT-x or AMD-V, or a guest with nested virtualization, or husk lab"
 	}
 	r.add(check)
 }

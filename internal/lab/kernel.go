@@ -57,7 +57,7 @@ func findKernel(name string) (string, error) {
 	if len(reasons) > 0 {
 		found = "those found will not do: " + strings.Join(reasons, "; ")
 	}
-	return "", fmt.Errorf("%w: a kernel with 9p and kvm_amd modules; %s. Fetch one with tests/fetch-kernels generic, or install linux-image-amd64 (Debian), linux-image-generic (Ubuntu), kernel-core and kernel-modules (Fedora), or name one with $%s",
+	return "", fmt.Errorf("%w: a kernel with 9p and kvm_amd modules, %s: fetch one with tests/fetch-kernels generic, or install linux-image-amd64 (Debian), linux-image-generic (Ubuntu), kernel-core and kernel-modules (Fedora), or name one with $%s",
 		ErrMissing, found, kernelVariable)
 }
 

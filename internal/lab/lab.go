@@ -26,6 +26,8 @@ var (
 	ErrBoot = errors.New("the lab did not come up")
 	// ErrLost says that the lab's machine ended before the command did.
 	ErrLost = errors.New("the lab ended before the command")
+	// ErrHung says that the lab's machine hangs, and was switched off.
+	ErrHung = errors.New("the lab hung before the command ended")
 )
 
 // What a lab has unless the options say otherwise.
@@ -61,6 +63,16 @@ type Share struct {
 // A Lab is a machine that runs. Its methods may be called by several goroutines.
 type Lab struct{ m *machine }
 
+// Available says what a lab lacks on this host, by ErrMissing, and what it would
+// run on.
+func Available() (qemu, kernel string, err error) {
+	if qemu, err = findQEMU(""); err != nil {
+		return "", "", err
+	}
+	kernel, err = findKernel("")
+	return qemu, kernel, err
+}
+
 // Start boots a lab and waits until it takes commands. When it does not in
 // time, it is started a second time, once. ctx is for the start alone.
 func Start(ctx context.Context, o Options) (*Lab, error) {
@@ -92,6 +104,10 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 // agent.Client.Run does. The whole root of the host is there.
 func (l *Lab) Run(ctx context.Context, cmd agent.Command) (int, error) {
 	code, err := l.m.client.Run(ctx, cmd)
+	if errors.Is(err, agent.ErrSilent) {
+		l.m.close()
+		return 0, l.m.explain(fmt.Errorf("%w: %w", ErrHung, err))
+	}
 	if err != nil && ctx.Err() == nil && l.m.ended() {
 		return 0, l.m.explain(ErrLost)
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,7 +28,7 @@ type machine struct {
 	console *tail // what the kernel printed
 	errors  *tail // what QEMU printed
 	pid     int
-	killed  bool          // by us
+	killed  atomic.Bool   // by us
 	done    chan struct{} // closed once QEMU has ended
 	err     error         // how, after done
 }
@@ -111,7 +112,7 @@ func (m *machine) kill() {
 	select {
 	case <-m.done:
 	default:
-		m.killed = true
+		m.killed.Store(true)
 		_ = unix.Kill(m.pid, unix.SIGKILL)
 	}
 }
@@ -138,7 +139,7 @@ func (m *machine) ended() bool {
 // the whole console in a file.
 func (m *machine) explain(err error) error {
 	var b strings.Builder
-	if m.err != nil && !m.killed {
+	if m.err != nil && !m.killed.Load() {
 		fmt.Fprintf(&b, "\nQEMU: %v", m.err)
 	}
 	if text := m.errors.last(10); text != "" {
