@@ -21,7 +21,7 @@ func TestArguments(t *testing.T) {
 	}}
 	line := strings.Join(o.args(quiet), " ")
 	for _, part := range []string{
-		"-accel tcg,thread=single,tb-size=1024 -cpu max,+svm,+npt,-la57 -smp 3 -m 1024M",
+		"-accel tcg,thread=single,tb-size=1024 -cpu max,+svm,+npt,-la57,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-pku,-mpx -smp 3 -m 1024M",
 		"-kernel /proc/self/fd/4 -initrd /proc/self/fd/5 -append console=ttyS0 ",
 		" quiet ",
 		"-chardev socket,id=agent,fd=3 -device virtserialport,chardev=agent,name=husk.agent",

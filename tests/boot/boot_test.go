@@ -46,6 +46,7 @@ func TestKernelsAndMachines(t *testing.T) {
 			require.Contains(t, r.stdout, "i8042: PNP: PS/2 Controller")
 			require.Contains(t, r.stdout, "registered as rtc0")
 			require.NotRegexp(t, `ACPI.*(Error|Warning|BUG)|Firmware (Bug|Warn)`, r.stdout)
+			require.NotRegexp(t, `WARNING: |BUG: |XSAVE consistency`, r.stdout, "no complaint of the kernel's about its processor")
 			require.NotContains(t, r.stdout, "Calibrating delay loop...", "the frequencies are told, not measured")
 
 			want, err := strconv.Atoi(strings.TrimRight(c.memory, "MG"))

@@ -29,6 +29,7 @@ const (
 	leafCaches     = 0x4
 	leafTopology   = 0xb
 	leafPMU        = 0xa
+	leafXSAVE      = 0xd
 	leafSGX        = 0x12
 	leafTrace      = 0x14
 	leafTSC        = 0x15

@@ -66,7 +66,7 @@ func (t *Table) apply(m Model) error {
 		f, _ := lookup(name)
 		t.write(f, false)
 	}
-	return nil
+	return t.dropUseless(m)
 }
 
 func (t *Table) has(f feature) bool {
