@@ -93,7 +93,7 @@ func (b *bar) tryMap() error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%#x bytes at %#x are outside of the host bridge's %v windows", b.Size, b.base, b.Kind)
+	return fmt.Errorf("%#x bytes at %#x are outside of the host bridge's windows", b.Size, b.base)
 }
 
 func (b *bar) unmap() {
