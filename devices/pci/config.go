@@ -146,14 +146,14 @@ func (b BAR) validate() error {
 
 func (c Capability) validate() error {
 	if c.Writable != nil && len(c.Writable) != len(c.Body) {
-		return fmt.Errorf("Writable has %d bytes: give as many as Body has, %d", len(c.Writable), len(c.Body))
+		return fmt.Errorf("its Writable has %d bytes: give as many as Body has, %d", len(c.Writable), len(c.Body))
 	}
 	if l := c.Live; l != nil {
 		if l.Off < 0 || l.Size <= 0 || l.Off > len(c.Body) || l.Size > len(c.Body)-l.Off {
-			return fmt.Errorf("Live is %d bytes at %d: give a part of Body, which has %d", l.Size, l.Off, len(c.Body))
+			return fmt.Errorf("its Live is %d bytes at %d: give a part of Body, which has %d", l.Size, l.Off, len(c.Body))
 		}
 		if l.Load == nil || l.Store == nil {
-			return errors.New("Live needs both Load and Store")
+			return errors.New("a live part needs both Load and Store")
 		}
 	}
 	return nil
