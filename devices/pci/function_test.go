@@ -109,6 +109,30 @@ func TestINTxShared(t *testing.T) {
 	require.False(t, high)
 }
 
+// bounce is an input at which, while it is set, somebody else releases the pin.
+type bounce struct {
+	input
+	meanwhile func()
+}
+
+func (b *bounce) Set(high bool) {
+	b.input.Set(high)
+	if high {
+		b.meanwhile()
+	}
+}
+
+// What comes while the input is being set is not lost, and waits for nothing.
+func TestSharedLineWhileBusy(t *testing.T) {
+	b := &bounce{}
+	l := &sharedLine{line: b}
+	b.meanwhile = func() { l.set(false) }
+	l.set(true)
+	high, sets := b.level()
+	require.False(t, high)
+	require.Equal(t, 2, sets)
+}
+
 // A window as VIRTIO_PCI_CAP_PCI_CFG has one: what its last four bytes are
 // depends on the bytes before them.
 func TestLiveCapability(t *testing.T) {

@@ -161,6 +161,21 @@ func TestFunctionMaskAndBusMaster(t *testing.T) {
 	require.Empty(t, s.take())
 }
 
+// A store of eight bytes may change two vectors.
+func TestStoreAcrossEntries(t *testing.T) {
+	f, v, s := newVectors(t, 2)
+	v.command(CommandMemory | CommandBusMaster)
+	v.control(msixEnable)
+	for i := range 2 {
+		v.message(i, lapic, uint32(i)+1)
+	}
+	v.mask(1, false)
+	f.Trigger(0)
+	v.r.mmio.Store(v.table+entryControl, []byte{0, 0, 0, 0, 0, 0x10, 0xe0, 0xfe}) // unmask 0, move 1
+	require.Equal(t, []uint32{1}, s.take())
+	require.Equal(t, Message{lapic | 0x1000, 2}, s.routes[1])
+}
+
 // A message that cannot be routed is not lost: it waits for a better one.
 func TestRouteFails(t *testing.T) {
 	f, v, s := newVectors(t, 2)
