@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"github.com/huskvm/husk/devices/pci"
 	"github.com/huskvm/husk/firmware/e820"
 	"github.com/huskvm/husk/vmm/memory"
 )
@@ -19,6 +20,13 @@ const (
 
 	holeStart = 3 * gib // room for PCI windows and chips below 4 GiB
 	holeEnd   = 4 * gib
+
+	// What the PCI host bridge passes on below 4 GiB, and its configuration space.
+	pciLowBase = 0xc000_0000
+	pciLowSize = 512 * mib
+	ecamBase   = 0xe000_0000
+	// The same above 4 GiB, behind RAM: see pciHigh.
+	pciHighSize = gib
 
 	ioapicBase    = 0xfec0_0000
 	localAPICBase = 0xfee0_0000
@@ -50,6 +58,8 @@ const (
 	gsiRTC      = 8
 	gsiPower    = 9
 	gsiAux      = 12
+	gsiPCI      = 16 // and the next three, for INTA# to INTD#
+	pciPins     = 4
 )
 
 // ramRanges lays size bytes of RAM around the hole.
@@ -60,8 +70,17 @@ func ramRanges(size uint64) []memory.Range {
 	return []memory.Range{{GPA: 0, Size: holeStart}, {GPA: holeEnd, Size: size - holeStart}}
 }
 
+// pciHigh is where a machine with so many bytes of RAM has PCI's window above 4 GiB.
+func pciHigh(ram uint64) uint64 {
+	ranges := ramRanges(ram)
+	last := ranges[len(ranges)-1]
+	return (max(holeEnd, last.GPA+last.Size) + gib - 1) &^ (gib - 1)
+}
+
 // memoryMap is what the guest is told of its memory.
 func memoryMap(size uint64) []e820.Entry {
 	return e820.PC(min(size, holeStart), size-min(size, holeStart),
+		// Linux uses ECAM from the start only where the map has it, too.
+		e820.Entry{Addr: ecamBase, Size: pci.ECAMSize, Type: e820.Reserved},
 		e820.Entry{Addr: identityMapBase, Size: 4 * 4096, Type: e820.Reserved})
 }

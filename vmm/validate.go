@@ -28,9 +28,8 @@ const (
 	// MaxCPUs is the most processors a machine may have.
 	MaxCPUs = 64
 	// DefaultCommandLine is what husk boot starts a kernel with: its console on
-	// the serial port, a reboot at once when it panics, which ends the run, and
-	// no search for the PCI bus that the machine does not have.
-	DefaultCommandLine = "console=ttyS0 panic=-1 pci=off"
+	// the serial port, and a reboot at once when it panics, which ends the run.
+	DefaultCommandLine = "console=ttyS0 panic=-1"
 
 	defaultKVM = "/dev/kvm"
 )

@@ -47,6 +47,9 @@ func TestKernelsAndMachines(t *testing.T) {
 			require.Contains(t, r.stdout, "registered as rtc0")
 			require.NotRegexp(t, `ACPI.*(Error|Warning|BUG)|Firmware (Bug|Warn)`, r.stdout)
 			require.NotRegexp(t, `WARNING: |BUG: |XSAVE consistency`, r.stdout, "no complaint of the kernel's about its processor")
+			require.Regexp(t, `(MMCONFIG|ECAM).* reserved`, r.stdout, "PCI's configuration space is found and believed")
+			require.Contains(t, r.stdout, "PCI: Using host bridge windows from ACPI")
+			require.Contains(t, r.stdout, "[1b36:0008]", "the host bridge itself")
 			require.NotContains(t, r.stdout, "Calibrating delay loop...", "the frequencies are told, not measured")
 
 			want, err := strconv.Atoi(strings.TrimRight(c.memory, "MG"))
