@@ -1,0 +1,147 @@
+package eventfd_test
+
+import (
+	"context"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/huskvm/husk/devices/virtio/eventfd"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newEvent(t testing.TB) *eventfd.Event {
+	t.Helper()
+	e, err := eventfd.New()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+func idle() bool { return true }
+
+func TestWaitReturnsAtOnceIfNotIdle(t *testing.T) {
+	e := newEvent(t)
+	require.NoError(t, e.Wait(context.Background(), func() bool { return false }))
+}
+
+func TestASignalWhileGettingReadyIsNotLost(t *testing.T) {
+	e := newEvent(t)
+	for range 100 {
+		require.NoError(t, e.Wait(context.Background(), func() bool { e.Signal(); return true }))
+	}
+}
+
+// TestNoSignalIsLost has a signal answered before the next is sent.
+func TestNoSignalIsLost(t *testing.T) {
+	there, back := newEvent(t), newEvent(t)
+	var ping, pong atomic.Int64
+	const rounds = 5000
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for i := int64(1); i <= rounds; i++ {
+			for ping.Load() < i {
+				if err := there.Wait(context.Background(), func() bool { return ping.Load() < i }); err != nil {
+					return
+				}
+			}
+			pong.Store(i)
+			back.Signal()
+		}
+	})
+	for i := int64(1); i <= rounds; i++ {
+		ping.Store(i)
+		there.Signal()
+		for pong.Load() < i {
+			require.NoError(t, back.Wait(context.Background(), func() bool { return pong.Load() < i }))
+		}
+	}
+}
+
+func TestAContextEndsTheWait(t *testing.T) {
+	e := newEvent(t)
+	for range 50 {
+		ctx, cancel := context.WithCancel(context.Background())
+		err := e.Wait(ctx, func() bool {
+			go cancel()
+			return true
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		// What the ended context left behind does not end the next wait.
+		ctx, cancel = context.WithCancel(context.Background())
+		require.NoError(t, e.Wait(ctx, func() bool { go e.Signal(); return true }))
+		cancel()
+		require.ErrorIs(t, e.Wait(ctx, idle), context.Canceled)
+	}
+}
+
+func TestCloseEndsTheWait(t *testing.T) {
+	e := newEvent(t)
+	err := e.Wait(context.Background(), func() bool {
+		go func() { _ = e.Close() }()
+		return true
+	})
+	require.ErrorIs(t, err, os.ErrClosed)
+	require.ErrorIs(t, e.Wait(context.Background(), idle), os.ErrClosed)
+}
+
+func TestTheKernelCanSignalIt(t *testing.T) {
+	e := newEvent(t)
+	err := e.Wait(context.Background(), func() bool {
+		go func() { _, _ = unix.Write(e.FD(), []byte{1, 0, 0, 0, 0, 0, 0, 0}) }()
+		return true
+	})
+	require.NoError(t, err)
+}
+
+func TestNothingIsAllocatedForAWait(t *testing.T) {
+	e := newEvent(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signal := func() bool { e.Signal(); return true }
+	require.NoError(t, e.Wait(ctx, signal))
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if err := e.Wait(ctx, signal); err != nil {
+			panic(err)
+		}
+	}))
+}
+
+// BenchmarkRoundTrip is two goroutines that wake each other in turn.
+func BenchmarkRoundTrip(b *testing.B) {
+	there, back := newEvent(b), newEvent(b)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	var ping, pong atomic.Int64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := int64(1); ; i++ {
+			for ping.Load() < i {
+				if there.Wait(ctx, func() bool { return ping.Load() < i }) != nil {
+					return
+				}
+			}
+			pong.Store(i)
+			back.Signal()
+		}
+	}()
+	for i := int64(1); i <= int64(b.N); i++ {
+		ping.Store(i)
+		there.Signal()
+		for pong.Load() < i {
+			if err := back.Wait(ctx, func() bool { return pong.Load() < i }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	cancel()
+	<-done
+}
