@@ -9,7 +9,8 @@ import (
 )
 
 // ErrMap is why a Bus does not take a device: its range is empty, runs past the
-// end of the address space, or overlaps another's.
+// end of the address space, or overlaps another's. It is also why a Bus gives
+// none up: it has none there.
 var ErrMap = errors.New("cannot map device")
 
 // A Range is a device's place in an address space, in bytes.
@@ -28,11 +29,11 @@ func (r Range) String() string { return fmt.Sprintf("%s at %#x-%#x", r.Name, r.B
 // one Bus.
 //
 // Load and Store take no lock and do not allocate: they look into a sorted
-// slice that never changes, and Map puts a new slice in its place. So devices
-// may be mapped while vCPUs run.
+// slice that never changes, and Map and Unmap put a new slice in its place. So
+// devices may come and go while vCPUs run.
 type Bus struct {
 	space string
-	mu    sync.Mutex // serialises Map
+	mu    sync.Mutex // serialises Map and Unmap
 	slots atomic.Pointer[[]slot]
 }
 
@@ -68,6 +69,22 @@ func (b *Bus) Map(name string, base, size uint64, dev Device) error {
 		}
 	}
 	slots := slices.Insert(slices.Clone(old), i, slot{r, dev})
+	b.slots.Store(&slots)
+	return nil
+}
+
+// Unmap takes away the device whose range begins at base. It refuses with
+// ErrMap if there is none. An access that was under way may still reach the
+// device after Unmap has returned, but none that begins later does.
+func (b *Bus) Unmap(base uint64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old := *b.slots.Load()
+	i := search(old, base)
+	if i == len(old) || old[i].Base != base {
+		return fmt.Errorf("%s: %w: nothing to unmap begins at %#x", b.space, ErrMap, base)
+	}
+	slots := slices.Concat(old[:i], old[i+1:])
 	b.slots.Store(&slots)
 	return nil
 }

@@ -139,12 +139,48 @@ func TestBusAgainstTable(t *testing.T) {
 			for i := base; free && i < base+size; i++ {
 				table[i] = byte(id)
 			}
+			ranges := bus.Ranges()
+			gone := rapid.IntRange(-20, 20).Draw(t, "gone")
+			if gone < 0 || gone >= len(ranges) {
+				continue
+			}
+			r := ranges[gone]
+			require.NoError(t, bus.Unmap(r.Base))
+			for i := range r.Size {
+				table[r.Base+i] = 0xff
+			}
 		}
 		addr := rapid.IntRange(0, 71).Draw(t, "addr")
 		got := make([]byte, rapid.SampledFrom([]int{1, 2, 4, 8}).Draw(t, "width"))
 		bus.Load(uint64(addr), got)
 		require.Equal(t, table[addr:addr+len(got)], got)
 	})
+}
+
+func TestBusUnmap(t *testing.T) {
+	bus := devices.NewBus("mmio")
+	require.NoError(t, bus.Map("a", 0x100, 0x10, tag(1)))
+	require.NoError(t, bus.Map("b", 0x110, 0x10, tag(2)))
+	require.NoError(t, bus.Map("top", math.MaxUint64-1, 2, tag(3)))
+	before := bus.Ranges()
+	for _, base := range []uint64{0, 0xff, 0x101, 0x120, math.MaxUint64} {
+		err := bus.Unmap(base)
+		require.ErrorIs(t, err, devices.ErrMap)
+		require.ErrorContains(t, err, "mmio: ")
+		require.ErrorContains(t, err, fmt.Sprintf("%#x", base))
+		require.Equal(t, before, bus.Ranges())
+	}
+	require.NoError(t, bus.Unmap(0x100))
+	require.Equal(t, before[1:], bus.Ranges())
+	p := make([]byte, 2)
+	bus.Load(0x10f, p)
+	require.Equal(t, []byte{0xff, 2}, p)
+	require.ErrorIs(t, bus.Unmap(0x100), devices.ErrMap)
+	require.NoError(t, bus.Map("again", 0x108, 8, tag(4)), "the place is free")
+	require.NoError(t, bus.Unmap(math.MaxUint64-1))
+	require.NoError(t, bus.Unmap(0x110))
+	require.NoError(t, bus.Unmap(0x108))
+	require.Empty(t, bus.Ranges())
 }
 
 func TestBusMapWhileInUse(t *testing.T) {
@@ -170,6 +206,9 @@ func TestBusMapWhileInUse(t *testing.T) {
 	}
 	for i := range uint64(200) {
 		require.NoError(t, bus.Map("more", 1+i, 1, tag(2)))
+	}
+	for i := range uint64(200) {
+		require.NoError(t, bus.Unmap(1+(i*7)%200))
 	}
 	close(done)
 	readers.Wait()

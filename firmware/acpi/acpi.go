@@ -138,18 +138,6 @@ func xsdt(tables []uint64) []byte {
 	return table("XSDT", 1, encode(tables))
 }
 
-// mcfg says where the configuration space of PCI Express functions is
-// (PCI Firmware Specification 3.3 §4.1.2).
-func mcfg(p PCI) []byte {
-	return table("MCFG", 1, encode(struct {
-		_                [8]uint8
-		Address          uint64
-		Segment          uint16
-		StartBus, EndBus uint8
-		_                [4]uint8
-	}{Address: p.ECAM, EndBus: p.LastBus}))
-}
-
 // checksum is the byte that makes all bytes, itself included, sum up to zero.
 // It is zero in t.
 func checksum(t []byte) uint8 {

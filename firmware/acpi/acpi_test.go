@@ -37,7 +37,13 @@ func full(cpus int) Config {
 	c.RTC = &RTC{Port: 0x70, GSI: 8, Century: 0x32}
 	c.I8042 = &I8042{Data: 0x60, Command: 0x64, GSI: 1}
 	c.PVPanic = &PVPanic{Port: 0x505}
-	c.PCI = &PCI{ECAM: 0xE0000000, LastBus: 255}
+	c.PCI = &PCI{
+		ECAM: 0xE0000000, LastBus: 255,
+		IO:       Window{0x1000, 0xF000},
+		Memory32: Window{0xC0000000, 0x20000000},
+		Memory64: Window{1 << 38, 1 << 37},
+		INTx:     []uint32{16, 17, 18, 19, 20, 21, 22, 23},
+	}
 	return c
 }
 
@@ -53,8 +59,12 @@ func machines() map[string]Config {
 	for i := range crowd.CPUs {
 		crowd.CPUs[i].APICID = uint32(len(crowd.CPUs) - i)
 	}
+
+	// Configuration space above 4 GiB, and MSIs only.
+	high := bare(1)
+	high.PCI = &PCI{ECAM: 1 << 39, Memory64: Window{1 << 40, 1 << 30}}
 	return map[string]Config{
-		"bare": bare(1), "serial": serial, "full": full(1), "full-64": full(64),
+		"high-pci": high, "bare": bare(1), "serial": serial, "full": full(1), "full-64": full(64),
 		"sparse": sparse, "crowd": crowd,
 	}
 }
@@ -219,6 +229,20 @@ func TestBuildRefuses(t *testing.T) {
 		{"no room", func(c *Config) { c.Base = 0xFFF00 }, "lower Base"},
 		{"one GSI twice", func(c *Config) { c.RTC.GSI = 4 }, "Serial and RTC have GSI 4"},
 		{"GSI of no pin", func(c *Config) { c.IOAPIC.GSIBase = 9 }, "Serial has GSI 4"},
+		{"PCI's interrupt taken", func(c *Config) { c.PCI.INTx[3] = 4 }, "Serial and PCI.INTx[3] have GSI 4"},
+		{"one INTx twice", func(c *Config) { c.PCI.INTx[3] = 16 }, "PCI.INTx[0] and PCI.INTx[3] have GSI 16"},
+		{"ECAM not aligned", func(c *Config) { c.PCI.ECAM += 4096 }, "ECAM 0xe0001000: give a multiple"},
+		{"no ECAM", func(c *Config) { c.PCI.ECAM = 0 }, "ECAM 0x0"},
+		{"ECAM in a window", func(c *Config) { c.PCI.Memory32.Size++ }, "ECAM (0xe0000000 to 0xefffffff) and Memory32 (0xc0000000 to 0xe0000000) overlap"},
+		{"ECAM at the top", func(c *Config) { c.PCI.ECAM = 0xFFFFFFFF_FFF00000 }, "past the end"},
+		{"IOAPIC in a window", func(c *Config) { c.PCI.Memory64 = Window{0xFEC00FFF, 1} }, "the IOAPIC"},
+		{"local APIC in a window", func(c *Config) { c.PCI.Memory64 = Window{0xFEE00FFF, 1 << 30} }, "the local APIC"},
+		{"window past 4 GiB", func(c *Config) { c.PCI.Memory32 = Window{0xFF000000, 1<<24 + 1} }, "Memory32 has 0x1000001 bytes at 0xff000000, past the end"},
+		{"window past the end", func(c *Config) { c.PCI.Memory64 = Window{1 << 63, 1<<63 + 1} }, "Memory64"},
+		{"bridge's ports in its window", func(c *Config) { c.PCI.IO = Window{0xCFF, 1} }, "leave them out"},
+		{"ports past the end", func(c *Config) { c.PCI.IO.Size++ }, "IO has 0xf001 ports at 0x1000"},
+		{"all ports", func(c *Config) { c.PCI.IO = Window{0, 1 << 16} }, "IO has 0x10000 ports"},
+		{"no window", func(c *Config) { c.PCI = &PCI{ECAM: 1 << 39, INTx: []uint32{16}} }, "INTx without a window"},
 		{"sleep type too wide", func(c *Config) { c.Power.SleepTypeS5 = 8 }, "three bits"},
 		{"no power button", func(c *Config) { c.Power.PowerButton = 0 }, "PowerButton is 0"},
 	} {

@@ -89,12 +89,6 @@ type PVPanic struct {
 	Port uint16
 }
 
-// PCI is one PCI Express segment, number 0.
-type PCI struct {
-	ECAM    uint64 // guest-physical address of the configuration space of bus 0, 1 MiB a bus
-	LastBus uint8  // highest bus number
-}
-
 // validate refuses what the tables cannot say.
 func (c Config) validate() error {
 	switch {
@@ -114,11 +108,16 @@ func (c Config) validate() error {
 		}
 		seen[cpu.APICID] = i
 	}
+	if c.PCI != nil {
+		if err := c.PCI.validate(c.LocalAPIC, c.IOAPIC.Address); err != nil {
+			return fmt.Errorf("PCI: %w", err)
+		}
+	}
 	return c.validateGSIs()
 }
 
 // validateGSIs sees to it that no two devices share an interrupt: the DSDT
-// calls each exclusive.
+// calls each exclusive, and PCI's are low where the others' are high.
 func (c Config) validateGSIs() error {
 	users := map[uint32]string{}
 	for _, d := range c.interrupts() {
@@ -150,6 +149,11 @@ func (c Config) interrupts() []interrupt {
 	}
 	if c.I8042 != nil {
 		all = append(all, interrupt{"I8042", c.I8042.GSI})
+	}
+	if c.PCI != nil {
+		for i, gsi := range c.PCI.INTx {
+			all = append(all, interrupt{fmt.Sprintf("PCI.INTx[%d]", i), gsi})
+		}
 	}
 	return all
 }

@@ -9,7 +9,8 @@ import (
 // dsdt is the Differentiated System Description Table: the devices that a
 // guest cannot find by looking (§5.2.11.1).
 //
-// Nothing in it touches hardware but _EVT, which runs when an event has come.
+// Nothing in it touches hardware but _EVT, which runs when an event has come,
+// and nothing else is a method but _OSC, which the guest calls once.
 // There is no _STA where a constant will do, and no _INI.
 func dsdt(c Config) []byte {
 	devices := []aml.Term{powerButton(), eventDevice(c.Power)}
@@ -29,6 +30,9 @@ func dsdt(c Config) []byte {
 	}
 	if c.PVPanic != nil {
 		devices = append(devices, pvpanic(*c.PVPanic))
+	}
+	if c.PCI != nil {
+		devices = append(devices, c.PCI.rootBridge(), c.PCI.motherboard())
 	}
 	const revision = 2 // integers have 64 bits
 	return table("DSDT", revision, append(softOff(c.Power), aml.Scope(`\_SB`, devices...)...))

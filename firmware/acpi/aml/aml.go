@@ -7,6 +7,7 @@ package aml
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"slices"
 	"strings"
 )
@@ -31,13 +32,20 @@ const (
 	opMultiName   = 0x2F
 	extPrefix     = 0x5B
 	opLocal0      = 0x60
+	opArg0        = 0x68
 	opStore       = 0x70
 	opAnd         = 0x7B
+	opOr          = 0x7D
 	opRegion      = 0x80 // after extPrefix
 	opField       = 0x81 // after extPrefix
 	opDevice      = 0x82 // after extPrefix
 	opNotify      = 0x86
+	opDWordField  = 0x8A
+	opLNot        = 0x92
+	opLEqual      = 0x93
 	opIf          = 0xA0
+	opElse        = 0xA1
+	opReturn      = 0xA4
 )
 
 // Scope opens the existing object at path to put terms into it.
@@ -86,10 +94,32 @@ func If(cond Term, terms ...Term) Term {
 	return sized(Term{opIf}, cond, join(terms))
 }
 
+// Else runs terms when the condition of the If before it was zero.
+func Else(terms ...Term) Term { return sized(Term{opElse}, join(terms)) }
+
+// Return ends a method with a value.
+func Return(value Term) Term { return slices.Concat(Term{opReturn}, value) }
+
+// Equal compares two integers, strings or buffers.
+func Equal(a, b Term) Term { return slices.Concat(Term{opLEqual}, a, b) }
+
+// Not is true where cond is zero.
+func Not(cond Term) Term { return slices.Concat(Term{opLNot}, cond) }
+
 // And is a bitwise and of two integers.
 func And(a, b Term) Term {
 	const noTarget = 0
 	return slices.Concat(Term{opAnd}, a, b, Term{noTarget})
+}
+
+// SetBits sets bits in target.
+func SetBits(target Term, bits uint64) Term {
+	return slices.Concat(Term{opOr}, target, Integer(bits), target)
+}
+
+// DWordField declares four bytes of a buffer, from off on, as a variable.
+func DWordField(buffer Term, off uint64, name string) Term {
+	return slices.Concat(Term{opDWordField}, buffer, Integer(off), segment(name))
 }
 
 // Store assigns value to target.
@@ -104,6 +134,9 @@ func Notify(path string, event uint64) Term {
 
 // Local is a method's local variable n, 0 to 7.
 func Local(n int) Term { return Term{opLocal0 + byte(n)} }
+
+// Arg is a method's argument n, 0 to 6.
+func Arg(n int) Term { return Term{opArg0 + byte(n)} }
 
 // Integer is a constant in its shortest form.
 func Integer(v uint64) Term {
@@ -129,6 +162,24 @@ func String(s string) Term {
 	return append(append(Term{opString}, s...), 0)
 }
 
+// Buffer is a constant of bytes.
+func Buffer(p []byte) Term {
+	return sized(Term{opBuffer}, Integer(uint64(len(p))), Term(p))
+}
+
+// UUID is an identifier such as 33DB4D5B-1FF7-401C-9657-7441C03DD766 as a
+// buffer (§19.6.143): the first three groups are little-endian.
+func UUID(id string) Term {
+	p, err := hex.DecodeString(strings.ReplaceAll(id, "-", ""))
+	if err != nil || len(p) != 16 {
+		panic("aml: a UUID has 32 hexadecimal digits: " + id)
+	}
+	slices.Reverse(p[0:4])
+	slices.Reverse(p[4:6])
+	slices.Reverse(p[6:8])
+	return Buffer(p)
+}
+
 // Package is an array of up to 255 values.
 func Package(values ...Term) Term {
 	return sized(Term{opPackage}, Term{byte(len(values))}, join(values))
@@ -140,13 +191,13 @@ func HardwareID(id string) Term {
 	if len(id) != len("PNP0501") {
 		return String(id)
 	}
-	const hex = "0123456789ABCDEF"
+	const digits = "0123456789ABCDEF"
 	var v uint32
 	for _, c := range id[:3] {
 		v = v<<5 | uint32(c-'@')
 	}
 	for i := range 4 {
-		v = v<<4 | uint32(strings.IndexByte(hex, id[3+i]))
+		v = v<<4 | uint32(strings.IndexByte(digits, id[3+i]))
 	}
 	// The first letter is in the low byte.
 	return binary.BigEndian.AppendUint32(Term{opDWord}, v)

@@ -34,6 +34,15 @@ func TestTerms(t *testing.T) {
 		{"scope", Scope(`\_SB`), []byte("\x10\x06\\_SB_")},
 		{"method", Method("_EVT", 1, Store(Integer(1), Local(2))), []byte("\x14\x09_EVT\x09\x70\x01\x62")},
 		{"if", If(And(Local(0), Integer(4)), Notify("B", 0x80)), []byte("\xA0\x0D\x7B\x60\x0A\x04\x00\x86B___\x0A\x80")},
+		{"else", Else(Return(Arg(3))), []byte{0xA1, 3, 0xA4, 0x6B}},
+		{"not equal", Not(Equal(Arg(1), Integer(1))), []byte{0x92, 0x93, 0x69, 0x01}},
+		{"set bits", SetBits(Path("F"), 4), []byte("\x7DF___\x0A\x04F___")},
+		{"double word field", DWordField(Arg(3), 8, "F"), []byte("\x8A\x6B\x0A\x08F___")},
+		{"buffer", Buffer([]byte{7, 8, 9}), []byte{0x11, 6, 0x0A, 3, 7, 8, 9}},
+		{"UUID", UUID("33DB4D5B-1FF7-401C-9657-7441C03DD766"), []byte{
+			0x11, 0x13, 0x0A, 0x10,
+			0x5B, 0x4D, 0xDB, 0x33, 0xF7, 0x1F, 0x1C, 0x40, 0x96, 0x57, 0x74, 0x41, 0xC0, 0x3D, 0xD7, 0x66,
+		}},
 		{"package", Package(Integer(0), Integer(5)), []byte{0x12, 5, 2, 0, 0x0A, 5}},
 		{"region", PortRegion("R", 0x603, 1), []byte("\x5B\x80R___\x01\x0B\x03\x06\x01")},
 		{"fields", ByteFields("R", "F", "G"), []byte("\x5B\x81\x10R___\x41F___\x08G___\x08")},
@@ -43,6 +52,17 @@ func TestTerms(t *testing.T) {
 			0x47, 1, 0xF8, 0x03, 0xF8, 0x03, 1, 8,
 			0x89, 6, 0, 3, 1, 4, 0, 0, 0,
 			0x79, 0,
+		}},
+		{"bus numbers", Term(BusNumbers(0, 255)), []byte{0x88, 13, 0, 2, 0x0C, 0, 0, 0, 0, 0, 0xFF, 0, 0, 0, 0, 1}},
+		{"port window", Term(PortWindow(0x1000, 0xF000)), []byte{0x88, 13, 0, 1, 0x0C, 3, 0, 0, 0, 0x10, 0xFF, 0xFF, 0, 0, 0, 0xF0}},
+		{"memory", Term(DWordMemory(Producer, 0xC000_0000, 0x1000_0000)), []byte{
+			0x87, 23, 0, 0, 0x0C, 1,
+			0, 0, 0, 0, 0, 0, 0, 0xC0, 0xFF, 0xFF, 0xFF, 0xCF, 0, 0, 0, 0, 0, 0, 0, 0x10,
+		}},
+		{"much memory", Term(QWordMemory(Consumer, 1<<40, 1<<32)), []byte{
+			0x8A, 43, 0, 0, 0x0D, 1,
+			0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 1, 0, 0,
+			0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0,
 		}},
 		{"level", Term(Interrupt(9, Level)), []byte{0x89, 6, 0, 1, 1, 9, 0, 0, 0}},
 	} {
@@ -73,6 +93,12 @@ func TestPackageLength(t *testing.T) {
 func TestBadNamesPanic(t *testing.T) {
 	for _, name := range []string{"", "LONGER", `\`, "A..B"} {
 		require.Panics(t, func() { Path(name) }, name)
+	}
+}
+
+func TestBadUUIDsPanic(t *testing.T) {
+	for _, id := range []string{"", "33DB4D5B", "33DB4D5B-1FF7-401C-9657-7441C03DD76G", "33DB4D5B-1FF7-401C-9657-7441C03DD76600"} {
+		require.Panics(t, func() { UUID(id) }, id)
 	}
 }
 
