@@ -16,8 +16,8 @@ func (v *verdict) bad(format string, args ...any) {
 	v.errors = append(v.errors, fmt.Sprintf(format, args...))
 }
 
-// check counts all references in an image, without snapshots, and compares them with
-// its reference counts. It is written apart from the code it judges, and shares only the
+// check counts all references in an image, and compares them with its reference
+// counts. It is written apart from the code it judges, and shares only the
 // header's parser with it.
 func check(data []byte) (v verdict) {
 	h, err := parseHeader(data)
@@ -81,31 +81,57 @@ func check(data []byte) (v verdict) {
 		entry uint64
 	}
 	var copied []mapped
-	l1 := at(h.l1Offset, h.l1Entries*8)
-	for i := int64(0); i < h.l1Entries; i++ {
-		e := binary.BigEndian.Uint64(l1[i*8:])
-		off := int64(e & 0x00fffffffffffe00)
-		if off == 0 {
-			continue
-		}
-		if off%cs != 0 {
-			v.bad("L1 entry %d is %#x", i, e)
-			continue
-		}
-		use(off, cs)
-		copied = append(copied, mapped{fmt.Sprintf("L1 entry %d", i), e})
-		l2 := at(off, cs)
-		for j := int64(0); j < cs/8; j++ {
-			e := binary.BigEndian.Uint64(l2[j*8:])
-			if off := int64(e & 0x00fffffffffffe00); off != 0 {
-				if off%cs != 0 {
-					v.bad("L2 entry %d/%d is %#x", i, j, e)
-					continue
+	walk := func(what string, l1 []byte, active bool) {
+		for i := 0; i*8 < len(l1); i++ {
+			e := binary.BigEndian.Uint64(l1[i*8:])
+			off := int64(e & 0x00fffffffffffe00)
+			if off == 0 {
+				continue
+			}
+			if off%cs != 0 {
+				v.bad("%s: L1 entry %d is %#x", what, i, e)
+				continue
+			}
+			use(off, cs)
+			if active {
+				copied = append(copied, mapped{fmt.Sprintf("L1 entry %d", i), e})
+			}
+			l2 := at(off, cs)
+			for j := int64(0); j < cs/8; j++ {
+				e := binary.BigEndian.Uint64(l2[j*8:])
+				off := int64(e & 0x00fffffffffffe00)
+				switch {
+				case e>>62&1 != 0:
+					x := 62 - (h.clusterBits - 8)
+					off = int64(e & (1<<x - 1))
+					sectors := int64(e<<2>>2>>x) + 1
+					use(off, off/512*512+sectors*512-off)
+					if e>>63 != 0 {
+						v.bad("%s: compressed cluster %d/%d is marked as copied", what, i, j)
+					}
+				case off%cs != 0:
+					v.bad("%s: L2 entry %d/%d is %#x", what, i, j, e)
+				case off != 0:
+					use(off, cs)
+					if active {
+						copied = append(copied, mapped{fmt.Sprintf("L2 entry %d/%d", i, j), e})
+					}
 				}
-				use(off, cs)
-				copied = append(copied, mapped{fmt.Sprintf("L2 entry %d/%d", i, j), e})
 			}
 		}
+	}
+	walk("disk", at(h.l1Offset, h.l1Entries*8), true)
+	snap := h.snapshotsOffset
+	for range h.snapshots {
+		p := at(snap, 40)
+		l1, n := int64(binary.BigEndian.Uint64(p)), int64(binary.BigEndian.Uint32(p[8:]))*8
+		use(l1, n)
+		walk("snapshot", at(l1, n), false)
+		snap += 40 + int64(binary.BigEndian.Uint32(p[36:])) + int64(binary.BigEndian.Uint16(p[12:])) + int64(binary.BigEndian.Uint16(p[14:]))
+		snap = (snap + 7) &^ 7
+	}
+	if h.snapshots > 0 {
+		use(h.snapshotsOffset, snap-h.snapshotsOffset)
 	}
 	for c, n := range refs {
 		if counts[c] < n {

@@ -31,18 +31,18 @@ type written struct {
 	data []byte
 }
 
-func newHistory(t *testing.T, o CreateOptions, size int64, base memBacking) *history {
-	h := &history{m: &model{f: newImage(t, size, o), base: base, want: make([]byte, size)}}
-	copy(h.m.want, base)
-	h.start = bytes.Clone(h.m.f.data)
-	h.m.f.record = true
-	h.m.q = open(t, h.m.f, h.m.backing())
-	h.wrote = make([][]written, size/512)
+// newHistory begins with the image in f.
+func newHistory(t *testing.T, f *memFile, base memBacking) *history {
+	h := &history{m: &model{f: f, base: base}, start: bytes.Clone(f.data)}
+	f.record = true
+	h.m.q = open(t, f, h.m.backing())
+	h.m.want = readDisk(t, h.m.q)
+	h.wrote = make([][]written, len(h.m.want)/512)
 	h.acked = []ack{{0, bytes.Clone(h.m.want)}}
 	return h
 }
 
-// run does n random things.
+// run does n random things. Some may fail, when the file does.
 func (h *history) run(t *testing.T, r *rand.Rand, n int) {
 	m := h.m
 	for range n {
@@ -51,28 +51,37 @@ func (h *history) run(t *testing.T, r *rand.Rand, n int) {
 		count := 1 + r.IntN(min(sectors-first, 1+r.IntN(100)))
 		off, end := int64(first)*512, int64(first+count)*512
 		at := len(m.f.log)
-		op := r.IntN(8)
-		switch {
+		note := func() {
+			for s := first; s < first+count; s++ {
+				h.wrote[s] = append(h.wrote[s], written{at, bytes.Clone(m.want[s*512 : s*512+512])})
+			}
+		}
+		var err error
+		switch op := r.IntN(8); {
 		case op < 4:
 			m.seed++
 			noise(m.want[off:end], m.seed)
-			require.NoError(t, m.q.WriteAt([][]byte{m.want[off:end]}, off))
+			note()
+			err = m.q.WriteAt([][]byte{m.want[off:end]}, off)
 		case op == 4:
-			require.NoError(t, m.q.WriteZeroes(off, end-off, r.IntN(2) == 0))
 			clear(m.want[off:end])
+			note()
+			err = m.q.WriteZeroes(off, end-off, r.IntN(2) == 0)
 		case op == 5:
-			require.NoError(t, m.q.Discard(off, end-off))
+			err = m.q.Discard(off, end-off)
 			require.NoError(t, m.q.ReadAt([][]byte{m.want[off:end]}, off))
+			note()
 		case op == 6:
-			require.NoError(t, m.q.Flush())
-			h.acked = append(h.acked, ack{len(m.f.log), bytes.Clone(m.want)})
-			continue
+			if err = m.q.Flush(); err == nil {
+				h.acked = append(h.acked, ack{len(m.f.log), bytes.Clone(m.want)})
+			}
 		default: // tables leave memory without a flush
-			require.NoError(t, m.q.ReadAt([][]byte{make([]byte, len(m.want))}, 0))
-			continue
+			err = m.q.ReadAt([][]byte{make([]byte, len(m.want))}, 0)
 		}
-		for s := first; s < first+count; s++ {
-			h.wrote[s] = append(h.wrote[s], written{at, bytes.Clone(m.want[s*512 : s*512+512])})
+		if err != nil {
+			require.ErrorIs(t, err, syscall.EIO)
+			require.NoError(t, m.q.ReadAt([][]byte{m.want[off:end]}, off))
+			note()
 		}
 	}
 }
@@ -142,13 +151,44 @@ func TestACrashLosesNothingThatWasFlushed(t *testing.T) {
 				t.Parallel()
 				noise(base, 5)
 				r := rand.New(rand.NewPCG(uint64(i), 7))
-				h := newHistory(t, o, 300<<10, base)
+				f := newImage(t, 300<<10, o)
+				f.punch = i%2 == 0
+				h := newHistory(t, f, base)
 				h.run(t, r, 60)
 				require.NoError(t, h.m.q.Close())
 				for at := range len(h.m.f.log) + 1 {
 					h.verify(t, h.cut(r, at), at)
 				}
 			})
+		}
+	}
+}
+
+// TestACrashAfterAFailure: a write or a sync fails, the guest goes on, and then
+// all ends.
+func TestACrashAfterAFailure(t *testing.T) {
+	base := make(memBacking, 20<<10)
+	noise(base, 5)
+	for i, o := range []CreateOptions{{ClusterBits: 9, RefcountBits: 64}, {ClusterBits: 12}} {
+		r := rand.New(rand.NewPCG(uint64(i), 11))
+		for failAt := 1; ; failAt++ {
+			f := newImage(t, 64<<10, o)
+			h := newHistory(t, f, base)
+			count := 0
+			f.fail = func(fileOp) error {
+				if count++; count == failAt {
+					return syscall.EIO
+				}
+				return nil
+			}
+			h.run(t, rand.New(rand.NewPCG(uint64(i), 12)), 30)
+			_ = h.m.q.Close()
+			if count < failAt {
+				break
+			}
+			for at := max(0, failAt-2); at < min(failAt+30, len(f.log)+1); at++ {
+				h.verify(t, h.cut(r, at), at)
+			}
 		}
 	}
 }
@@ -173,11 +213,7 @@ func tableOffset(t *testing.T, data []byte) int64 {
 func TestACrashWhileTheRefcountTableGrows(t *testing.T) {
 	f := nearlyFull(t)
 	before := tableOffset(t, f.data)
-	h := &history{start: bytes.Clone(f.data), wrote: make([][]written, 8192)}
-	f.record = true
-	h.m = &model{f: f, q: open(t, f, nil)}
-	h.m.want = readDisk(t, h.m.q)
-	h.acked = []ack{{0, bytes.Clone(h.m.want)}}
+	h := newHistory(t, f, nil)
 	r := rand.New(rand.NewPCG(1, 9))
 	for tableOffset(t, f.data) == before {
 		h.run(t, r, 1)
@@ -185,8 +221,9 @@ func TestACrashWhileTheRefcountTableGrows(t *testing.T) {
 	h.run(t, r, 3)
 	require.NoError(t, h.m.q.Close())
 	require.Zero(t, check(f.data).leaks)
-	for at := range len(f.log) + 1 {
-		if at%4 == 0 || len(f.log)-at < 60 {
+	header := slices.IndexFunc(f.log, func(op fileOp) bool { return op.off == hdrRefTableOffset })
+	for at := header - 20; at <= len(f.log); at++ {
+		for range max(1, 10-(at-header)*(at-header)) {
 			h.verify(t, h.cut(r, at), at)
 		}
 	}

@@ -21,6 +21,7 @@ type memFile struct {
 	limit  int64 // ENOSPC beyond, if not 0
 	fail   func(op fileOp) error
 	record bool
+	punch  bool // open the image so that it punches holes
 	log    []fileOp
 	closed bool
 }
@@ -138,7 +139,7 @@ func newImage(t require.TestingT, size int64, o CreateOptions) *memFile {
 }
 
 func open(t require.TestingT, f *memFile, base Backing) *Image {
-	q, err := Open(f, Options{Base: base, PunchHoles: true})
+	q, err := Open(f, Options{Base: base, PunchHoles: f.punch})
 	require.NoError(t, err)
 	return smallCaches(q)
 }

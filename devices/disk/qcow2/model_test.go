@@ -98,6 +98,7 @@ func TestRandomOperationsMatchAModel(t *testing.T) {
 					noise(m.base, 99)
 					copy(m.want, m.base)
 				}
+				m.f.punch = rapid.Bool().Draw(t, "punch")
 				m.q = open(t, m.f, m.backing())
 				for range rapid.IntRange(1, 40).Draw(t, "steps") {
 					m.step(t)
