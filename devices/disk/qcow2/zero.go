@@ -12,7 +12,7 @@ func (q *Image) Discard(off, n int64) error {
 	}
 	first, end := q.wholeClusters(off, n)
 	return q.eachTable(first, end, func(e extent) (int64, error) {
-		return q.change(e, func(c int64, k kind, e uint64) (uint64, bool) {
+		return q.change(e, false, func(c int64, k kind, e uint64) (uint64, bool) {
 			switch {
 			case k == kindAbsent, k == kindZero && e&entryOffset == 0:
 				return e, false
@@ -51,7 +51,7 @@ func (q *Image) zeroClusters(first, end int64, mayUnmap bool) error {
 			// Only bytes can hide the backing file.
 			return 1, errWriteBytes
 		}
-		return q.change(e, func(c int64, k kind, e uint64) (uint64, bool) {
+		return q.change(e, true, func(c int64, k kind, e uint64) (uint64, bool) {
 			switch {
 			case k == kindAbsent && q.backed(c<<q.clusterBits) == 0:
 				return e, false
@@ -104,8 +104,9 @@ func (q *Image) eachTable(first, end int64, f func(extent) (int64, error)) error
 }
 
 // change gives each cluster of e, which are in one L2 table, the entry that next
-// says, and lets go of what the old one held. An answer of false leaves it as it is.
-func (q *Image) change(e extent, next func(c int64, k kind, e uint64) (uint64, bool)) (int64, error) {
+// says, and lets go of what the old one held. An answer of false leaves it as it
+// is. hide tells that next may hide what the backing file holds.
+func (q *Image) change(e extent, hide bool, next func(c int64, k kind, e uint64) (uint64, bool)) (int64, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if b := q.busy(e); b != nil {
@@ -119,6 +120,9 @@ func (q *Image) change(e extent, next func(c int64, k kind, e uint64) (uint64, b
 	if err != nil {
 		return 0, err
 	}
+	if t == nil && (!hide || q.backed(e.first<<q.clusterBits) == 0) {
+		return e.n, nil
+	}
 	owned := false
 	for n := range e.n {
 		var old uint64
@@ -131,9 +135,6 @@ func (q *Image) change(e extent, next func(c int64, k kind, e uint64) (uint64, b
 		}
 		v, ok := next(e.first+n, k, old)
 		if !ok {
-			if t == nil && q.backed((e.first+n)<<q.clusterBits) == 0 {
-				return e.n, nil // there is nothing in any of them
-			}
 			continue
 		}
 		if !owned {
