@@ -12,6 +12,9 @@ import (
 const (
 	maxLinks = 40
 	maxPath  = 4096
+	// maxSearch is the bytes of folders that are read for one path: a link may
+	// lead through the same large folder a thousand times.
+	maxSearch = 64 << 20
 )
 
 // Open opens a regular file. Symbolic links are followed, inside the file
@@ -73,7 +76,7 @@ func (f *FS) walk(name string) (*inode, error) {
 	if len(name) > maxPath {
 		return nil, fmt.Errorf("%w: a path of %d bytes", fs.ErrNotExist, len(name))
 	}
-	at := []*inode{root}
+	at, left := []*inode{root}, int64(maxSearch)
 	todo := strings.Split(name, "/")
 	for links := 0; len(todo) > 0; {
 		word := todo[0]
@@ -88,6 +91,9 @@ func (f *FS) walk(name string) (*inode, error) {
 		case "..":
 			at = at[:max(1, len(at)-1)]
 			continue
+		}
+		if left -= here.size + f.blockSize; left < 0 {
+			return nil, fmt.Errorf("%w: more than %d bytes of folders on the way", ErrUnsupported, maxSearch)
 		}
 		next, err := f.child(here, word)
 		if err != nil {
