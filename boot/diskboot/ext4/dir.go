@@ -9,7 +9,7 @@ import (
 
 // Bounds on one folder. Linux's are higher, but nobody has so much in /boot.
 const (
-	maxDirBytes = 16 << 20
+	maxDirBytes = 4 << 20
 	maxEntries  = 1 << 16
 )
 

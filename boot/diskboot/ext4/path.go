@@ -14,7 +14,7 @@ const (
 	maxPath  = 4096
 	// maxSearch is the bytes of folders that are read for one path: a link may
 	// lead through the same large folder a thousand times.
-	maxSearch = 64 << 20
+	maxSearch = 16 << 20
 )
 
 // Open opens a regular file. Symbolic links are followed, inside the file
