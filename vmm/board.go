@@ -129,6 +129,11 @@ func describe(cfg Config) acpi.Config {
 	for i := range pciPins {
 		c.PCI.INTx = append(c.PCI.INTx, gsiPCI+uint32(i))
 	}
+	if cfg.Transport == TransportMMIO {
+		for i := range cfg.parts() {
+			c.VirtioMMIO = append(c.VirtioMMIO, virtioMMIO(i))
+		}
+	}
 	for i := range cfg.CPUs {
 		c.CPUs = append(c.CPUs, acpi.CPU{APICID: uint32(i), Enabled: true})
 	}

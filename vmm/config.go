@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/huskvm/husk/boot"
+	"github.com/huskvm/husk/devices/disk"
 )
 
 // A Backing says where the host takes the guest's RAM from.
@@ -20,12 +21,16 @@ const (
 // Config is the blueprint of a machine: plain data, which New turns into one.
 // The zero value of a field means its default, as given there.
 type Config struct {
-	// Kernel is the kernel to boot: a bzImage or an ELF vmlinux. Required.
+	// Kernel is the kernel to boot: a bzImage or an ELF vmlinux. Where there is
+	// none, New looks for one on the first disk, with its initrds and its command
+	// line, to which it adds the serial console. What is given here goes first.
 	Kernel boot.Source
 	// Initrds are loaded one behind the other.
 	Initrds []boot.Source
-	// CommandLine is the kernel's whole command line. See DefaultCommandLine.
+	// CommandLine is the kernel's command line. See DefaultCommandLine.
 	CommandLine string
+	// Append is added to the command line, wherever that is from.
+	Append string
 
 	// Memory is the guest's RAM in bytes, a multiple of 2 MiB, at least
 	// 16 MiB. Default 512 MiB.
@@ -36,6 +41,13 @@ type Config struct {
 	CPUs int
 	// CPU is the processor model.
 	CPU CPU
+
+	// Disks are block devices, in the order in which Linux names them: vda, vdb…
+	Disks []disk.Spec
+	// Entropy gives the guest a source of random numbers (virtio-rng).
+	Entropy bool
+	// Transport is where the guest finds Disks and the like. Default TransportPCI.
+	Transport Transport
 
 	// Serial is the other end of the serial port COM1; nil for a port with
 	// nothing attached: it is still there, and its output is dropped.

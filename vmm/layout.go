@@ -2,6 +2,8 @@ package vmm
 
 import (
 	"github.com/huskvm/husk/devices/pci"
+	"github.com/huskvm/husk/devices/virtio/mmio"
+	"github.com/huskvm/husk/firmware/acpi"
 	"github.com/huskvm/husk/firmware/e820"
 	"github.com/huskvm/husk/vmm/memory"
 )
@@ -25,7 +27,9 @@ const (
 	pciLowBase = 0xc000_0000
 	pciLowSize = 512 * mib
 	ecamBase   = 0xe000_0000
-	// The same above 4 GiB, behind RAM: see pciHigh.
+	mmioBase   = 0xe010_0000 // virtio-mmio's registers, a page for each device
+	mmioStride = 0x1000
+	// PCI's window above 4 GiB, behind RAM: see pciHigh.
 	pciHighSize = gib
 
 	ioapicBase    = 0xfec0_0000
@@ -61,6 +65,15 @@ const (
 	gsiPCI      = 16 // and the next three, for INTA# to INTD#
 	pciPins     = 4
 )
+
+// gsisMMIO are the interrupts of virtio-mmio devices, in the order in which they
+// are given out: what is free, those first that no ISA device ever had.
+var gsisMMIO = [...]uint32{20, 21, 22, 23, 5, 10, 11, 7, 6, 3, 15, 14, 13}
+
+// virtioMMIO is the place of the i-th virtio-mmio device.
+func virtioMMIO(i int) acpi.VirtioMMIO {
+	return acpi.VirtioMMIO{Base: mmioBase + uint32(i)*mmioStride, Size: mmio.Size, GSI: gsisMMIO[i]}
+}
 
 // ramRanges lays size bytes of RAM around the hole.
 func ramRanges(size uint64) []memory.Range {

@@ -33,6 +33,17 @@ func ParseMemory(s string) (uint64, error) {
 	return n << shift, nil
 }
 
+// ParseTransport reads the name of a transport; "" is the default.
+func ParseTransport(s string) (Transport, error) {
+	switch t := Transport(s); t {
+	case "":
+		return TransportPCI, nil
+	case TransportPCI, TransportMMIO:
+		return t, nil
+	}
+	return "", fmt.Errorf("%w: transport %q is unknown; use pci or mmio", ErrConfig, s)
+}
+
 // ParseBacking reads the name of a Backing.
 func ParseBacking(s string) (Backing, error) {
 	switch b := Backing(s); b {

@@ -3,11 +3,14 @@ package vmm
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/devices"
+	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/devices/pvpanic"
+	"github.com/huskvm/husk/devices/virtio/mmio"
 	"github.com/huskvm/husk/firmware/acpi"
 	"github.com/huskvm/husk/firmware/e820"
 )
@@ -30,7 +33,7 @@ type Plan struct {
 // A Placement is a device on a bus.
 type Placement struct {
 	Name  string `json:"name"`
-	Space string `json:"space"` // "pio" or "mmio"
+	Space string `json:"space"` // "pio", "mmio", or "pci", where Base is a slot
 	Base  uint64 `json:"base"`
 	Size  uint64 `json:"size"`
 }
@@ -42,8 +45,20 @@ func PlanOf(cfg Config) (*Plan, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	disks, err := cfg.openForReading()
+	defer func() {
+		for _, d := range disks {
+			_ = d.Close()
+		}
+	}()
+	if err == nil {
+		err = cfg.findKernel(disks)
+	}
+	if err != nil {
+		return nil, err
+	}
 	p := &Plan{
-		Kernel: cfg.Kernel.Name, CommandLine: cfg.CommandLine, Memory: cfg.Memory,
+		Kernel: cfg.Kernel.Name, CommandLine: cfg.commandLine(), Memory: cfg.Memory,
 		Backing: cfg.Backing, CPUs: cfg.CPUs, MemoryMap: memoryMap(cfg.Memory),
 		Initrds: []string{}, // in JSON a list, not null
 	}
@@ -81,8 +96,42 @@ func PlanOf(cfg Config) (*Plan, error) {
 			p.Devices = append(p.Devices, Placement{r.Name, bus.space, r.Base, r.Size})
 		}
 	}
+	for i, part := range cfg.parts() {
+		place := Placement{Name: part.name, Space: "pci", Base: firstSlot + uint64(i), Size: 1}
+		if cfg.Transport == TransportMMIO {
+			at := virtioMMIO(i)
+			place = Placement{Name: part.name, Space: "mmio", Base: uint64(at.Base), Size: uint64(at.Size)}
+		}
+		p.Devices = append(p.Devices, place)
+	}
 	b.rtc.Close()
 	return p, nil
+}
+
+// openForReading opens the disk on which a kernel is looked for, if one is.
+func (c Config) openForReading() ([]*disk.Disk, error) {
+	if c.Kernel.ReaderAt != nil {
+		return nil, nil
+	}
+	spec := c.Disks[0]
+	spec.ReadOnly, spec.Snapshot = true, false
+	d, err := disk.Open(spec, c.Log)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return []*disk.Disk{d}, nil
+}
+
+// commandLine is the whole of it.
+func (c Config) commandLine() string {
+	words := []string{c.CommandLine, c.Append}
+	if c.Transport == TransportMMIO {
+		for i := range c.parts() {
+			at := virtioMMIO(i)
+			words = append(words, mmio.CommandLine(uint64(at.Base), at.GSI))
+		}
+	}
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
 }
 
 // load puts the kernel of cfg into mem.
@@ -94,7 +143,7 @@ func load(cfg Config, mem io.WriterAt) (boot.Image, boot.Entry, error) {
 	entry, err := image.Load(mem, boot.Machine{
 		MemoryMap:   memoryMap(cfg.Memory),
 		RSDP:        acpiBase,
-		CommandLine: cfg.CommandLine,
+		CommandLine: cfg.commandLine(),
 		Initrds:     cfg.Initrds,
 	})
 	return image, entry, err

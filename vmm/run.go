@@ -28,6 +28,7 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	defer func() { _ = vm.setRunning(false) }()
 
 	stopConsole := vm.startConsole()
+	vm.resumeVirtio(len(vm.virtio))
 	cpuCtx, stopCPUs := context.WithCancel(ctx)
 	defer stopCPUs()
 	var cpus sync.WaitGroup
@@ -42,7 +43,7 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	}
 	cpus.Wait()
 	vm.timeline.mark(MarkerStopped)
-	err := stopConsole()
+	err := errors.Join(vm.pauseVirtio(), stopConsole())
 	vm.blamePanic(&result)
 	return &result, err
 }
@@ -178,8 +179,9 @@ func (vm *VM) PowerButton() {
 // waits until the guest has room for it, or ctx ends.
 func (vm *VM) Break(ctx context.Context) error { return vm.board.serial.Break(ctx) }
 
-// Pause stops all vCPUs between two instructions, until Resume or the end of
-// Run. It returns when none runs. A paused machine can be paused again.
+// Pause stops all vCPUs between two instructions, and all devices between two
+// requests, until Resume or the end of Run. It returns when nothing goes on. A
+// paused machine can be paused again.
 func (vm *VM) Pause() error {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
@@ -207,6 +209,11 @@ func (vm *VM) Pause() error {
 		case <-c.done:
 		}
 	}
+	if err := vm.pauseVirtio(); err != nil {
+		close(resume)
+		vm.resume = nil
+		return err
+	}
 	return nil
 }
 
@@ -217,6 +224,7 @@ func (vm *VM) Resume() error {
 	if vm.resume == nil {
 		return errors.New("the machine is not paused")
 	}
+	vm.resumeVirtio(len(vm.virtio))
 	close(vm.resume)
 	vm.resume = nil
 	return nil

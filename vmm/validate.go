@@ -29,9 +29,10 @@ const (
 	MaxCPUs = 64
 	// DefaultCommandLine is what husk boot starts a kernel with: its console on
 	// the serial port, and a reboot at once when it panics, which ends the run.
-	DefaultCommandLine = "console=ttyS0 panic=-1"
+	DefaultCommandLine = "console=" + defaultConsole + " panic=-1"
 
-	defaultKVM = "/dev/kvm"
+	defaultConsole = "ttyS0"
+	defaultKVM     = "/dev/kvm"
 )
 
 // withDefaults fills in what c leaves open.
@@ -45,6 +46,9 @@ func (c Config) withDefaults() Config {
 	if c.CPUs == 0 {
 		c.CPUs = 1
 	}
+	if c.Transport == "" {
+		c.Transport = TransportPCI
+	}
 	if c.KVM == "" {
 		c.KVM = defaultKVM
 	}
@@ -57,8 +61,14 @@ func (c Config) withDefaults() Config {
 // Validate reports the first thing in c that no host could run, as an ErrConfig.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	if c.Kernel.ReaderAt == nil {
-		return fmt.Errorf("%w: no kernel given", ErrConfig)
+	if c.Kernel.ReaderAt == nil && len(c.Disks) == 0 {
+		return fmt.Errorf("%w: no kernel given, nor a disk to look for one", ErrConfig)
+	}
+	if _, err := ParseTransport(string(c.Transport)); err != nil {
+		return err
+	}
+	if n, most := len(c.parts()), c.Transport.maxVirtio(); n > most {
+		return fmt.Errorf("%w: %d virtio devices; there are places for %d (transport %s)", ErrConfig, n, most, c.Transport)
 	}
 	for _, s := range c.Initrds {
 		if s.ReaderAt == nil {

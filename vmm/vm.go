@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/huskvm/husk/boot"
-	"github.com/huskvm/husk/devices"
+	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/devices/pvpanic"
 	"github.com/huskvm/husk/firmware/acpi"
 	"github.com/huskvm/husk/kvm"
@@ -33,6 +33,10 @@ type VM struct {
 	entry    boot.Entry
 	vcpus    []*vcpu
 	counters []*kvm.Stats
+
+	interrupts *interruptTable
+	disks      []*disk.Disk
+	virtio     []plugged
 
 	outcome   chan Result   // the first, and only the first
 	panicking chan struct{} // closed when the guest says that it panics
@@ -80,6 +84,8 @@ func build(cfg Config, before func(step string) error) (_ *VM, err error) {
 		{"memory slots", vm.plugRAM},
 		{"interrupt controllers", vm.createIRQChip},
 		{"chips", vm.createBoard},
+		{"disks", vm.openDisks},
+		{"virtio devices", vm.plugVirtio},
 		{"firmware", vm.writeFirmware},
 		{"kernel", vm.loadKernel},
 		{"processors", vm.createVCPUs},
@@ -172,8 +178,9 @@ func (vm *VM) createIRQChip() error {
 	if err == nil {
 		err = vm.kvm.CreateIRQChip()
 	}
+	vm.interrupts = &interruptTable{vm: vm.kvm}
 	if err == nil {
-		err = vm.kvm.SetGSIRouting(routes())
+		err = vm.interrupts.store()
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrKVM, err)
@@ -187,7 +194,7 @@ func (vm *VM) createBoard() (err error) {
 		vm.console.out = vm.cfg.Serial.Out
 	}
 	vm.board, err = newBoard(vm.cfg, wires{
-		line:    func(gsi uint32) devices.Line { return gsiLine{vm.kvm, gsi, vm.log} },
+		line:    vm.line,
 		stop:    vm.stop,
 		panic:   vm.guestPanics,
 		marker:  vm.timeline.markGuest,
@@ -215,6 +222,9 @@ func (vm *VM) writeFirmware() error {
 }
 
 func (vm *VM) loadKernel() (err error) {
+	if err := vm.cfg.findKernel(vm.disks); err != nil {
+		return err
+	}
 	_, vm.entry, err = load(vm.cfg, vm.mem)
 	return err
 }
@@ -277,9 +287,8 @@ func (vm *VM) setCPUID() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	last := vm.mem.Regions()[len(vm.mem.Regions())-1]
-	if top := last.GPA + last.Size; top > 1<<table.PhysicalBits() {
-		return fmt.Errorf("%w: %d MiB of memory end above the %d-bit addresses that KVM gives guests here; give less",
+	if top := pciHigh(vm.cfg.Memory) + pciHighSize; top > 1<<table.PhysicalBits() {
+		return fmt.Errorf("%w: %d MiB of memory, with PCI's window behind it, end above the %d-bit addresses that KVM gives guests here; give less",
 			ErrConfig, vm.cfg.Memory/mib, table.PhysicalBits())
 	}
 	for i, c := range vm.vcpus {

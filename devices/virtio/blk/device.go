@@ -18,7 +18,7 @@ import (
 // whole sectors of 512 bytes within the disk. Its methods are called from several
 // goroutines at once, and do all of what they are asked, or fail.
 //
-// ReadAtV fills segments, and WriteAtV writes them, one after the other. They are
+// ReadAt fills segments, and WriteAt writes them, one after the other. They are
 // the guest's memory, at most about a thousand, and none is empty.
 //
 // Flush returns when all writes that had returned before are on stable storage.
@@ -26,8 +26,8 @@ import (
 // Discard gives up a range: what it reads as afterwards is open. WriteZeroes makes
 // it read as zeroes, and may give up the space below if unmap is set.
 type Disk interface {
-	ReadAtV(segments [][]byte, off int64) error
-	WriteAtV(segments [][]byte, off int64) error
+	ReadAt(segments [][]byte, off int64) error
+	WriteAt(segments [][]byte, off int64) error
 	Flush() error
 	Discard(off, n int64) error
 	WriteZeroes(off, n int64, unmap bool) error
@@ -95,7 +95,7 @@ func (d *Device) try(r *request) (read uint64, _ status, _ error) {
 	case typeIn:
 		e, err := d.c.extent(r.sector, r.room)
 		if err == nil && e.n > 0 {
-			err = d.c.Disk.ReadAtV(r.in, e.off)
+			err = d.c.Disk.ReadAt(r.in, e.off)
 		}
 		if err != nil {
 			return 0, statusIOErr, err
@@ -135,7 +135,7 @@ func (d *Device) change(r *request) (status, error) {
 	if r.kind == typeOut {
 		e, err := d.c.extent(r.sector, queue.Len(r.out))
 		if err == nil && e.n > 0 {
-			err = d.c.Disk.WriteAtV(r.out, e.off)
+			err = d.c.Disk.WriteAt(r.out, e.off)
 		}
 		return result(err), err
 	}

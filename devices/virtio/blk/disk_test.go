@@ -51,7 +51,7 @@ func total(segments [][]byte) int64 {
 	return n
 }
 
-func (d *memDisk) ReadAtV(segments [][]byte, off int64) error {
+func (d *memDisk) ReadAt(segments [][]byte, off int64) error {
 	if d.gate != nil {
 		d.waiting <- struct{}{}
 		<-d.gate
@@ -68,7 +68,7 @@ func (d *memDisk) ReadAtV(segments [][]byte, off int64) error {
 	return nil
 }
 
-func (d *memDisk) WriteAtV(segments [][]byte, off int64) error {
+func (d *memDisk) WriteAt(segments [][]byte, off int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.check(off, total(segments))

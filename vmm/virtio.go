@@ -1,0 +1,219 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/huskvm/husk/boot"
+	"github.com/huskvm/husk/boot/diskboot"
+	"github.com/huskvm/husk/devices/disk"
+	"github.com/huskvm/husk/devices/pci"
+	"github.com/huskvm/husk/devices/virtio"
+	"github.com/huskvm/husk/devices/virtio/blk"
+	"github.com/huskvm/husk/devices/virtio/mmio"
+	virtiopci "github.com/huskvm/husk/devices/virtio/pci"
+	"github.com/huskvm/husk/devices/virtio/rng"
+)
+
+// A Transport is how a guest finds and talks to its virtio devices.
+type Transport string
+
+// The transports of virtio 1.2 §4.
+const (
+	TransportPCI  Transport = "pci"  // functions on the PCI bus, with MSI-X
+	TransportMMIO Transport = "mmio" // registers that ACPI and the command line announce
+)
+
+// A part is a virtio device as a Config asks for it.
+type part struct {
+	name string
+	make func(vm *VM) (virtio.Device, error)
+}
+
+// parts are the virtio devices of c, in the order of their slots.
+func (c Config) parts() []part {
+	var parts []part
+	for i, d := range c.Disks {
+		parts = append(parts, part{fmt.Sprintf("virtio-blk %s", d.File), func(vm *VM) (virtio.Device, error) {
+			return newBlock(vm.disks[i], vm.cfg.CPUs)
+		}})
+	}
+	if c.Entropy {
+		parts = append(parts, part{"virtio-rng", func(*VM) (virtio.Device, error) { return rng.New(nil), nil }})
+	}
+	return parts
+}
+
+func newBlock(d *disk.Disk, cpus int) (virtio.Device, error) {
+	t, spec := d.Topology(), d.Spec()
+	return blk.New(blk.Config{
+		Disk: d, Size: d.Size(), BlockSize: t.Logical, PhysicalSize: t.Physical, ReadOnly: d.ReadOnly(),
+		Discard: spec.Discard, Serial: spec.Serial, Depth: spec.IODepth, Queues: min(cpus, maxBlockQueues),
+	})
+}
+
+// maxBlockQueues bounds a disk's queues: each takes a goroutine and a vector,
+// and one file does not go faster by more.
+const maxBlockQueues = 4
+
+// A plugged is a virtio device in its slot, whatever the transport.
+type plugged interface {
+	Pause(context.Context) error
+	Resume()
+	Close()
+}
+
+func (vm *VM) openDisks() error {
+	for _, spec := range vm.cfg.Disks {
+		d, err := disk.Open(spec, vm.log)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+		vm.onClose(d.Close)
+		vm.disks = append(vm.disks, d)
+	}
+	return nil
+}
+
+// findKernel looks for what to boot on the first disk, where c names no kernel.
+func (c *Config) findKernel(disks []*disk.Disk) error {
+	if c.Kernel.ReaderAt != nil || len(disks) == 0 {
+		return nil
+	}
+	d := disks[0]
+	found, err := diskboot.Find(boot.Source{Name: d.Spec().File, Size: d.Size(), ReaderAt: diskReader{d}})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	for _, line := range found.Account() {
+		c.Log.Info("found on the disk", "what", line)
+	}
+	for _, note := range found.Notes {
+		c.Log.Warn("odd on the disk", "what", note)
+	}
+	c.Kernel = found.Kernel
+	if len(c.Initrds) == 0 {
+		c.Initrds = found.Initrds
+	}
+	if c.CommandLine == "" {
+		c.CommandLine = diskboot.AddConsole(found.CommandLine, defaultConsole)
+	}
+	return nil
+}
+
+// diskReader is a disk as an io.ReaderAt.
+type diskReader struct{ *disk.Disk }
+
+// ReadAt implements io.ReaderAt.
+func (r diskReader) ReadAt(p []byte, off int64) (int, error) {
+	n := min(int64(len(p)), max(r.Size()-off, 0))
+	if err := r.Disk.ReadAt([][]byte{p[:n]}, off); err != nil {
+		return 0, err
+	}
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return int(n), nil
+}
+
+// plugVirtio makes the virtio devices and puts them into their slots. They do
+// not work before Run.
+func (vm *VM) plugVirtio() error {
+	plug := vm.plugPCI
+	if vm.cfg.Transport == TransportMMIO {
+		plug = vm.plugMMIO
+	}
+	for i, p := range vm.cfg.parts() {
+		dev, err := p.make(vm)
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrConfig, p.name, err)
+		}
+		d, err := plug(i, p.name, dev)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		vm.onClose(func() error { d.Close(); return nil })
+		vm.virtio = append(vm.virtio, d)
+	}
+	return nil
+}
+
+// plugPCI puts a device into the i-th slot behind the host bridge.
+func (vm *VM) plugPCI(i int, name string, dev virtio.Device) (plugged, error) {
+	events, err := vm.newEvents(len(dev.QueueSizes()))
+	if err != nil {
+		return nil, err
+	}
+	v, err := newVectors(vm.interrupts, virtiopci.Vectors(dev))
+	if err != nil {
+		return nil, err
+	}
+	vm.onClose(v.close)
+	return virtiopci.New(virtiopci.Options{
+		Name: name, Root: vm.board.pci, Slot: firstSlot + i, Device: dev, Memory: vm.mem,
+		Events: asVirtio(events), Doorbells: doorbells{vm.kvm, events, vm.log}, Vectors: v, Log: vm.log,
+	})
+}
+
+// plugMMIO puts a device into the i-th block of registers.
+func (vm *VM) plugMMIO(i int, name string, dev virtio.Device) (plugged, error) {
+	events, err := vm.newEvents(len(dev.QueueSizes()))
+	if err != nil {
+		return nil, err
+	}
+	place := virtioMMIO(i)
+	d, err := mmio.New(mmio.Options{
+		Name: name, Device: dev, Memory: vm.mem, Events: asVirtio(events),
+		Line: vm.line(place.GSI), Log: vm.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := vm.board.mmio.Map(name, uint64(place.Base), mmio.Size, d); err != nil {
+		return nil, errors.Join(err, closing(d))
+	}
+	if err := bindNotify(vm.kvm, uint64(place.Base)+mmio.QueueNotify, events); err != nil {
+		return nil, errors.Join(err, closing(d))
+	}
+	return d, nil
+}
+
+func closing(p plugged) error { p.Close(); return nil }
+
+// drainPatience is how long a device may take to finish what it has begun.
+// Requests of a disk whose host hangs never do.
+const drainPatience = 10 * time.Second
+
+// pauseVirtio stops all devices, with nothing in flight.
+func (vm *VM) pauseVirtio() error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), drainPatience, errors.New("a request is stuck on the host"))
+	defer cancel()
+	for i, d := range vm.virtio {
+		if err := d.Pause(ctx); err != nil {
+			vm.resumeVirtio(i)
+			return fmt.Errorf("%s does not come to rest: %w", vm.cfg.parts()[i].name, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// resumeVirtio lets the first n devices go on.
+func (vm *VM) resumeVirtio(n int) {
+	for _, d := range vm.virtio[:n] {
+		d.Resume()
+	}
+}
+
+// firstSlot is the PCI slot of the first virtio device: the bridge is in 0.
+const firstSlot = 1
+
+// maxVirtio is how many virtio devices a transport has places for.
+func (t Transport) maxVirtio() int {
+	if t == TransportMMIO {
+		return len(gsisMMIO)
+	}
+	return pci.Slots - firstSlot
+}
