@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/kvm/kvmtest"
 )
 
@@ -45,13 +47,23 @@ func holdings(t *testing.T, ram uint64) map[string]int {
 	return h
 }
 
+// blank is a disk with nothing on it.
+func blank(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	require.NoError(t, os.WriteFile(path, make([]byte, 1<<20), 0o600))
+	return path
+}
+
 // TestAFailureAtAnyStepLeavesNothing: no descriptor, mapping or goroutine.
 func TestAFailureAtAnyStepLeavesNothing(t *testing.T) {
 	kvmtest.Need(t)
 	injected := errors.New("injected")
-	for _, backing := range []Backing{BackingTHP, BackingShared} {
+	for backing, transport := range map[Backing]Transport{BackingTHP: TransportPCI, BackingShared: TransportMMIO} {
 		cfg := config(t, forever)
 		cfg.Memory, cfg.Backing, cfg.CPUs = gib, backing, 2
+		cfg.Transport, cfg.Entropy = transport, true
+		cfg.Disks = []disk.Spec{{File: blank(t)}, {File: blank(t), Snapshot: true}}
 		cfg.KVM = os.Getenv("HUSK_KVM")
 
 		var steps []string

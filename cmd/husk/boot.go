@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/internal/hostkernel"
 	"github.com/huskvm/husk/vmm"
 )
@@ -30,6 +31,9 @@ type bootFlags struct {
 	cpu       string
 	backing   string
 	serial    string
+	disks     []string
+	rng       bool
+	transport string
 	timeout   time.Duration
 	accel     string
 	onReboot  string
@@ -75,6 +79,8 @@ husk boot
 husk boot -k bzImage -i initrd.img -a "quiet"
 # In CI: no longer than a minute, figures as JSON
 husk boot -k bzImage -i test.cpio --timeout 1m --debug-exit --stats stats.json </dev/null
+# A disk image by its own kernel, thrown away what the guest writes
+husk boot -d debian.qcow2,snapshot=on -m 1G
 # What would be loaded where, without starting anything
 husk boot -k vmlinux -m 5G -c 4 --dry-run`,
 		define: func(fs *pflag.FlagSet) runner {
@@ -103,6 +109,9 @@ func (f *bootFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.cpu, "cpu", "host", "CPU `MODEL`: host or max-migratable, and ,+feature or ,-feature")
 	fs.StringVar(&f.backing, "memory-backing", "thp", "what RAM is `MADE` of: thp (transparent huge pages), hugetlb (reserved huge pages), shared (a memfd)")
 	fs.StringVar(&f.serial, "serial", "stdio", "the `END` of the serial console: stdio, file:PATH, none")
+	fs.StringArrayVarP(&f.disks, "disk", "d", nil, "a disk: `IMAGE`[,format=raw|qcow2][,ro][,snapshot=on][,cache=writeback|direct|unsafe][,discard=on][,serial=TEXT][,iodepth=N]; repeatable. Without --kernel, the first one's own kernel is booted")
+	fs.BoolVar(&f.rng, "rng", false, "give the guest a source of random numbers (default: where it has a disk)")
+	fs.StringVar(&f.transport, "transport", "pci", "the `WAY` to disks and the like: pci, or mmio for kernels without PCI")
 	fs.DurationVar(&f.timeout, "timeout", 0, "end the guest after this `TIME`, as 30s or 5m (default: never)")
 	fs.StringVar(&f.accel, "accel", "auto", "`WHERE` to run: kvm (/dev/kvm), lab (a software machine with KVM; slow), auto (kvm if it can boot a stock kernel, else lab)")
 	fs.StringVar(&f.onReboot, "on-reboot", "exit", "`WHAT` to do when the guest reboots: exit, restart, fail")
@@ -151,7 +160,7 @@ func containsWord(words, word string) bool {
 
 // boot does what the flags say, here or in the lab.
 func (f *bootFlags) boot(ctx context.Context, e *env, fs *pflag.FlagSet) (int, error) {
-	if f.kernel == "" {
+	if f.kernel == "" && len(f.disks) == 0 {
 		if f.kernel = e.getenv(kernelVariable); f.kernel == "" {
 			newest, err := hostkernel.Newest(hostkernel.Dir)
 			if err != nil {
@@ -215,16 +224,32 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 	if cfg.Backing, err = vmm.ParseBacking(f.backing); err != nil {
 		return cfg, nil, inputError{"--memory-backing", err}
 	}
-	cfg.CommandLine = strings.Join(append([]string{vmm.DefaultCommandLine}, f.added...), " ")
-	if fs.Changed("cmdline") {
+	if cfg.Transport, err = vmm.ParseTransport(f.transport); err != nil {
+		return cfg, nil, inputError{"--transport", err}
+	}
+	for _, d := range f.disks {
+		spec, err := disk.ParseSpec(d)
+		if err != nil {
+			return cfg, nil, inputError{"--disk", err}
+		}
+		cfg.Disks = append(cfg.Disks, spec)
+	}
+	cfg.Entropy = f.rng || len(f.disks) > 0 && !fs.Changed("rng")
+	cfg.Append = strings.Join(f.added, " ")
+	switch {
+	case fs.Changed("cmdline"):
 		cfg.CommandLine = f.cmdline
+	case f.kernel != "":
+		cfg.CommandLine = vmm.DefaultCommandLine
 	}
 
-	kernel, closer, err := vmm.OpenSource(f.kernel)
-	if err != nil {
-		return cfg, files, inputError{"kernel", err}
+	if f.kernel != "" {
+		kernel, closer, err := vmm.OpenSource(f.kernel)
+		if err != nil {
+			return cfg, files, inputError{"kernel", err}
+		}
+		cfg.Kernel, files = kernel, append(files, closer)
 	}
-	cfg.Kernel, files = kernel, append(files, closer)
 	for _, path := range f.initrds {
 		initrd, closer, err := vmm.OpenSource(path)
 		if err != nil {
@@ -292,6 +317,8 @@ func (f *bootFlags) labArgs(fs *pflag.FlagSet) ([]string, error) {
 				continue
 			case "initrd":
 				v = absolute(v)
+			case "disk":
+				v = absoluteDisk(v, absolute("."))
 			case "stats":
 				if v != "-" {
 					v = absolute(v)
@@ -304,5 +331,16 @@ func (f *bootFlags) labArgs(fs *pflag.FlagSet) ([]string, error) {
 			args = append(args, "--"+flag.Name+"="+v)
 		}
 	})
-	return append(args, "--accel=kvm", "--kernel="+absolute(f.kernel)), failed
+	if f.kernel != "" {
+		args = append(args, "--kernel="+absolute(f.kernel))
+	}
+	return append(args, "--accel=kvm"), failed
+}
+
+// absoluteDisk makes the file of a --disk absolute. Commas in it are written twice.
+func absoluteDisk(spec, dir string) string {
+	if filepath.IsAbs(spec) {
+		return spec
+	}
+	return strings.ReplaceAll(dir, ",", ",,") + "/" + spec
 }

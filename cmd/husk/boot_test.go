@@ -35,7 +35,8 @@ func TestBootMakesTheMachineAsked(t *testing.T) {
 		{"short flags", []string{"-i", initrd, "-i", second, "-a", "quiet", "-a", "x=1 y", "-m", "1G", "-c", "4"}, func(t *testing.T, cfg vmm.Config) {
 			require.Equal(t, initrd, cfg.Initrds[0].Name)
 			require.Equal(t, second, cfg.Initrds[1].Name)
-			require.Equal(t, vmm.DefaultCommandLine+" quiet x=1 y", cfg.CommandLine)
+			require.Equal(t, vmm.DefaultCommandLine, cfg.CommandLine)
+			require.Equal(t, "quiet x=1 y", cfg.Append)
 			require.EqualValues(t, 1<<30, cfg.Memory)
 			require.Equal(t, 4, cfg.CPUs)
 		}},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/internal/agent"
 	"github.com/huskvm/husk/internal/lab"
 	"github.com/huskvm/husk/internal/term"
@@ -121,6 +122,10 @@ func huskInLab(ctx context.Context, e *env, args []string) (int, error) {
 		path, ok := strings.CutPrefix(arg, "--stats=")
 		if !ok {
 			path, ok = strings.CutPrefix(arg, "--serial="+serialFile)
+		}
+		if d, isDisk := strings.CutPrefix(arg, "--disk="); isDisk {
+			spec, err := disk.ParseSpec(d)
+			path, ok = spec.File, err == nil && !spec.ReadOnly && !spec.Snapshot
 		}
 		if dir := filepath.Dir(path); ok && filepath.IsAbs(path) && shareable(dir) {
 			o.Shares = append(o.Shares, lab.Share{Host: dir})
