@@ -192,6 +192,9 @@ func TestNothing(t *testing.T) {
 		{"no kernel", func() []byte {
 			return disk(t, "gpt", part{"type=L", tree{"boot/x": ""}.ext4(t, rootUUID)}, part{"type=L", magic(0, "LUKS\xba\xbe")})
 		}, ErrNoKernel, []string{"partition 1 (ext4) for /boot/vmlinuz-*", "GRUB, systemd-boot (BLS) and syslinux", "not read: partition 2 (LUKS encryption)"}},
+		{"a unified kernel image", func() []byte {
+			return disk(t, "gpt", part{"type=U", tree{"EFI/Linux/debian.efi": "MZ"}.vfat(t)})
+		}, ErrNoKernel, []string{"unified kernel images"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

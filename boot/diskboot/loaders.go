@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/huskvm/husk/boot"
@@ -46,6 +47,10 @@ func (s *search) loaders(v *volume) *Found {
 				return f
 			}
 		}
+	}
+	names, _ := v.files.List("/EFI/Linux")
+	if slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(strings.ToLower(n), ".efi") }) {
+		s.note("%s: /EFI/Linux has unified kernel images, which husk does not take apart", v)
 	}
 	s.looked = append(s.looked, fmt.Sprintf("%s for the configuration of GRUB, systemd-boot (BLS) and syslinux", v))
 	return nil
