@@ -213,6 +213,11 @@ func (s *search) try(v *volume, config string, c choice) *Found {
 		f.CommandLine = strings.TrimSpace(f.CommandLine + " " + root)
 		f.Notes = append(f.Notes, "the entry does not say root=; "+root+" is added"+note)
 	}
+	for _, other := range []string{"sd", "hd", "xvd", "nvme", "mmcblk", "loop", "nbd"} {
+		if hasWord(f.CommandLine, "root=/dev/"+other) {
+			f.Notes = append(f.Notes, "root=/dev/"+other+"… is the name that the disk had elsewhere; a virtio disk is /dev/vda: say root= with -a if the root is not found")
+		}
+	}
 	return f
 }
 
