@@ -155,6 +155,11 @@ func TestNotes(t *testing.T) {
 	require.Equal(t, "the whole disk (ext4), /boot/grub/grub.cfg, entry 'a?[2Jb'", got.origin)
 	require.Contains(t, f.Notes[0], "was not unmounted")
 
+	files["boot/grub/grub.cfg"] = "menuentry a { linux /boot/vmlinuz-6.1.0-25-amd64 root=/dev/sda1; }"
+	got, f = find1(t, files.ext4(t, rootUUID))
+	require.Equal(t, "root=/dev/sda1", got.cmdline)
+	require.Contains(t, f.Notes[0], "a virtio disk is /dev/vda")
+
 	files["boot/grub/grub.cfg"] = "menuentry a {"
 	got, f = find1(t, files.ext4(t, rootUUID))
 	require.Equal(t, "kernel 26", got.kernel)
@@ -192,6 +197,9 @@ func TestNothing(t *testing.T) {
 		{"no kernel", func() []byte {
 			return disk(t, "gpt", part{"type=L", tree{"boot/x": ""}.ext4(t, rootUUID)}, part{"type=L", magic(0, "LUKS\xba\xbe")})
 		}, ErrNoKernel, []string{"partition 1 (ext4) for /boot/vmlinuz-*", "GRUB, systemd-boot (BLS) and syslinux", "not read: partition 2 (LUKS encryption)"}},
+		{"a unified kernel image", func() []byte {
+			return disk(t, "gpt", part{"type=U", tree{"EFI/Linux/debian.efi": "MZ"}.vfat(t)})
+		}, ErrNoKernel, []string{"unified kernel images"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/huskvm/husk/boot"
@@ -46,6 +47,10 @@ func (s *search) loaders(v *volume) *Found {
 				return f
 			}
 		}
+	}
+	names, _ := v.files.List("/EFI/Linux")
+	if slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(strings.ToLower(n), ".efi") }) {
+		s.note("%s: /EFI/Linux has unified kernel images, which husk does not take apart", v)
 	}
 	s.looked = append(s.looked, fmt.Sprintf("%s for the configuration of GRUB, systemd-boot (BLS) and syslinux", v))
 	return nil
@@ -207,6 +212,11 @@ func (s *search) try(v *volume, config string, c choice) *Found {
 	if root, note := s.root(len(f.Initrds) > 0); !hasWord(f.CommandLine, "root=") && root != "" {
 		f.CommandLine = strings.TrimSpace(f.CommandLine + " " + root)
 		f.Notes = append(f.Notes, "the entry does not say root=; "+root+" is added"+note)
+	}
+	for _, other := range []string{"sd", "hd", "xvd", "nvme", "mmcblk", "loop", "nbd"} {
+		if hasWord(f.CommandLine, "root=/dev/"+other) {
+			f.Notes = append(f.Notes, "root=/dev/"+other+"… is the name that the disk had elsewhere; a virtio disk is /dev/vda: say root= with -a if the root is not found")
+		}
 	}
 	return f
 }
