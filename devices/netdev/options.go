@@ -21,12 +21,19 @@ const (
 	KindNone Kind = "none" // no card
 )
 
+// What an MTU can be, in bytes.
 const (
-	minMTU     = 576   // what every IPv4 host must take, RFC 791 §3.1
-	maxMTU     = 65520 // the largest for tap, and small enough for 64 KiB with headers
-	maxQueues  = 64    // processors a guest may have
-	maxIfName  = 15    // IFNAMSIZ-1
-	DefaultMTU = 1500  // bytes
+	// MinMTU is what IPv6 takes (RFC 8200 §5). With much smaller packets the user
+	// network's stack, which counts what each costs, loses some.
+	MinMTU = 1280
+	// MaxMTU leaves room for headers in 64 KiB.
+	MaxMTU     = 65520
+	DefaultMTU = 1500
+)
+
+const (
+	maxQueues = 64 // processors a guest may have
+	maxIfName = 15 // IFNAMSIZ-1
 )
 
 // DefaultNet is the user network's default address range: 10.0.2.0/24.
@@ -102,7 +109,7 @@ func (o *Options) set(key, value string) (err error) {
 	user, tap := o.Kind == KindUser, o.Kind == KindTap
 	switch {
 	case key == "mtu" && (user || tap):
-		o.MTU, err = number(key, value, minMTU, maxMTU)
+		o.MTU, err = number(key, value, MinMTU, MaxMTU)
 	case key == "mac" && (user || tap):
 		o.MAC, err = parseMAC(value)
 	case key == "queues" && tap:

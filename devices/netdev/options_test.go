@@ -12,11 +12,11 @@ import (
 func TestParseOptions(t *testing.T) {
 	mac := net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}
 	for text, want := range map[string]Options{
-		"user":         {Kind: KindUser, Queues: 1, Net: DefaultNet},
-		"none":         {Kind: KindNone, Queues: 1},
-		"tap=vm0":      {Kind: KindTap, Queues: 1, Name: "vm0"},
-		"tap=vm%d":     {Kind: KindTap, Queues: 1, Name: "vm%d"},
-		"user,mtu=576": {Kind: KindUser, Queues: 1, Net: DefaultNet, MTU: 576},
+		"user":          {Kind: KindUser, Queues: 1, Net: DefaultNet},
+		"none":          {Kind: KindNone, Queues: 1},
+		"tap=vm0":       {Kind: KindTap, Queues: 1, Name: "vm0"},
+		"tap=vm%d":      {Kind: KindTap, Queues: 1, Name: "vm%d"},
+		"user,mtu=1280": {Kind: KindUser, Queues: 1, Net: DefaultNet, MTU: 1280},
 		"user,net=192.168.7.0/27,hostloopback=on,mtu=65520,mac=52:54:00:12:34:56": {
 			Kind: KindUser, Queues: 1, Net: netip.MustParsePrefix("192.168.7.0/27"),
 			HostLoopback: true, MTU: 65520, MAC: mac,
@@ -41,7 +41,7 @@ func TestParseOptions(t *testing.T) {
 		"user,":                          {},
 		"user,mtu":                       {},
 		"user,mtu=":                      {},
-		"user,mtu=575":                   {},
+		"user,mtu=1279":                  {},
 		"user,mtu=65521":                 {},
 		"user,mtu=-1":                    {},
 		"user,mtu=99999999999999999999":  {},
