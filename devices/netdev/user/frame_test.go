@@ -3,6 +3,8 @@ package user
 import (
 	"context"
 	"encoding/binary"
+	"io"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -262,6 +264,49 @@ func TestInfo(t *testing.T) {
 	}
 }
 
+// synFrame opens a connection to a port of the gateway's.
+func synFrame(l *Link, port uint16) []byte {
+	p := udpFrame(gatewayMAC, netip.AddrPortFrom(l.addrs.guest, 1000), netip.AddrPortFrom(l.addrs.gateway, port), make([]byte, 12))
+	ip := header.IPv4(p[netdev.HeaderSize+14:])
+	ip[9] = 6
+	ip.SetChecksum(0)
+	ip.SetChecksum(^ip.CalculateChecksum())
+	header.TCP(ip[20:]).Encode(&header.TCPFields{SrcPort: 1000, DstPort: port, SeqNum: 1, DataOffset: 20, Flags: header.TCPFlagSyn, WindowSize: 1000})
+	netdev.Header{Flags: netdev.HeaderNeedsChecksum, ChecksumStart: 34, ChecksumOffset: 16}.Put(p)
+	return p
+}
+
+// TestCloseInHandshake: a guest that begins connections and never goes on, and one
+// that is not there for those from outside, do not hold Close up.
+func TestCloseInHandshake(t *testing.T) {
+	port := listen(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) }) //nolint:errcheck // a test
+	l := newLink(t, Config{HostLoopback: true, Publish: []netdev.Publish{
+		{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80},
+	}})
+	alive(t, l)
+	require.NoError(t, l.Queue(0).Send([][]byte{synFrame(l, port)}))
+	for {
+		f := receiveFrame(t, l)
+		if f[14+9] == 6 {
+			require.Equal(t, header.TCPFlagSyn|header.TCPFlagAck, header.TCP(f[34:]).Flags())
+			break
+		}
+	}
+	c, err := net.Dial("tcp", l.Published()[0].Host.String())
+	require.NoError(t, err)
+	defer c.Close() //nolint:errcheck // a test
+	require.Eventually(t, func() bool { return len(l.tcpSlots) == 2 }, 10*time.Second, time.Millisecond)
+	done := make(chan error, 1)
+	go func() { done <- l.Close() }()
+	select {
+	case err := <-done:
+		require.NoError(t, err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("Close hangs")
+	}
+	require.Empty(t, l.tcpSlots)
+}
+
 // FuzzFrames gives frames of the guest's to a network, cut into pieces as the first
 // byte says. It must go on answering.
 func FuzzFrames(f *testing.F) {
@@ -275,15 +320,7 @@ func FuzzFrames(f *testing.F) {
 	add(udpFrame(broadcast, at("0.0.0.0:68"), at("255.255.255.255:67"), request(dhcpDiscover, netip.IPv4Unspecified())))
 	add(udpFrame(gatewayMAC, at("10.0.2.15:1000"), at("10.0.2.3:53"), []byte("\x12\x34 a short query")))
 	add(udpFrame(gatewayMAC, at("10.0.2.15:1000"), at("10.0.2.2:9"), []byte("data")))
-	syn := udpFrame(gatewayMAC, at("10.0.2.15:1000"), at("10.0.2.2:80"), make([]byte, 12))
-	syn[netdev.HeaderSize+14+9] = 6
-	tcp := header.TCP(syn[netdev.HeaderSize+34:])
-	tcp.Encode(&header.TCPFields{SrcPort: 1000, DstPort: 80, SeqNum: 1, DataOffset: 20, Flags: header.TCPFlagSyn})
-	ip := header.IPv4(syn[netdev.HeaderSize+14:])
-	ip.SetChecksum(0)
-	ip.SetChecksum(^ip.CalculateChecksum())
-	netdev.Header{Flags: 1, ChecksumStart: 34, ChecksumOffset: 16}.Put(syn)
-	add(syn)
+	add(synFrame(l, 80))
 	room := make([]byte, netdev.MaxFrame)
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) < 1 {

@@ -23,14 +23,29 @@ type group struct {
 	closed bool
 }
 
-// run starts f and returns true, unless the group is closed.
-func (g *group) run(f func()) bool {
+// enter counts the calling goroutine in until leave, and returns true, unless the
+// group is closed.
+func (g *group) enter() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
 		return false
 	}
-	g.wg.Go(f)
+	g.wg.Add(1)
+	return true
+}
+
+func (g *group) leave() { g.wg.Done() }
+
+// run starts f and returns true, unless the group is closed.
+func (g *group) run(f func()) bool {
+	if !g.enter() {
+		return false
+	}
+	go func() {
+		defer g.leave()
+		f()
+	}()
 	return true
 }
 

@@ -22,35 +22,31 @@ const dialTimeout = 30 * time.Second
 // host got.
 func (l *Link) acceptTCP(r *tcp.ForwarderRequest) {
 	id := r.ID() // before Complete, which forgets it
-	done := make(chan struct{})
-	ran := l.tasks.run(func() {
-		defer close(done)
-		if !l.tcpSlots.take() {
-			l.log.Debug("user network: a TCP connection too many", "limit", maxTCP)
-			r.Complete(true)
-			return
-		}
-		defer l.tcpSlots.release()
-		host, silent := l.dialTCP(netip.AddrPortFrom(addr(id.LocalAddress), id.LocalPort))
-		if host == nil {
-			r.Complete(!silent)
-			return
-		}
-		g := socket{wq: new(waiter.Queue)}
-		ep, err := r.CreateEndpoint(g.wq)
-		r.Complete(false)
-		if err != nil { // the guest has lost interest
-			reset(host)
-			return
-		}
-		g.ep = ep
-		l.relay(g, host)
-	})
-	if !ran {
+	if !l.tasks.enter() {
 		r.Complete(true)
 		return
 	}
-	<-done
+	defer l.tasks.leave()
+	if !l.tcpSlots.take() {
+		l.log.Debug("user network: a TCP connection too many", "limit", cap(l.tcpSlots))
+		r.Complete(true)
+		return
+	}
+	defer l.tcpSlots.release()
+	host, silent := l.dialTCP(netip.AddrPortFrom(addr(id.LocalAddress), id.LocalPort))
+	if host == nil {
+		r.Complete(!silent)
+		return
+	}
+	g := socket{wq: new(waiter.Queue)}
+	ep, err := r.CreateEndpoint(g.wq)
+	r.Complete(false)
+	if err != nil { // the guest has lost interest
+		reset(host)
+		return
+	}
+	g.ep = ep
+	l.relay(g, host)
 }
 
 // dialTCP connects to where an address of the guest's leads. Without a connection

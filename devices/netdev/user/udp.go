@@ -24,7 +24,7 @@ func (l *Link) acceptUDP(r *udp.ForwarderRequest) bool {
 		return false
 	}
 	if !l.udpSlots.take() {
-		l.log.Debug("user network: a UDP flow too many", "limit", maxUDP)
+		l.log.Debug("user network: a UDP flow too many", "limit", cap(l.udpSlots))
 		return false
 	}
 	// The socket is connected, so it hears of a port that nobody listens to, and

@@ -224,16 +224,33 @@ func (l *Link) Close() error {
 	l.closing.Do(func() {
 		l.cancel()
 		l.tasks.close()
-		if l.stack != nil {
-			l.stack.Close()
-		}
-		l.tasks.wait()
-		if l.stack != nil {
-			l.stack.Wait()
-		}
+		l.abort()
+		l.stack.Destroy()
 		l.end.Close()
 	})
 	return nil
+}
+
+// abort resets what is open until no task is left. Once is not enough: a handshake
+// with the guest can not be called off, and may be about to begin.
+func (l *Link) abort() {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.tasks.wait()
+	}()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, e := range l.stack.RegisteredEndpoints() {
+			e.Abort()
+		}
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // addresses are the network's own.
