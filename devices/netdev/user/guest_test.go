@@ -68,6 +68,8 @@ func plug(t testing.TB, l *Link, offloads netdev.Offloads) *guest {
 	})
 	sack := tcpip.TCPSACKEnabled(true)
 	require.Nil(t, g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack))
+	recovery := tcpip.TCPRecovery(0)
+	require.Nil(t, g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &recovery))
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
