@@ -60,10 +60,10 @@ func TestTCPOutward(t *testing.T) {
 		for _, mtu := range []int{1280, 1500, 65520} {
 			t.Run(fmt.Sprint(name, mtu), func(t *testing.T) {
 				g := plug(t, newLink(t, Config{HostLoopback: true, MTU: mtu}), o)
-				for range 3 {
+				for range 2 {
 					c, err := g.dial(t, port)
 					require.NoError(t, err)
-					exchange(t, c, 3<<20)
+					exchange(t, c, 1<<20)
 					require.NoError(t, c.Close())
 				}
 			})
@@ -98,7 +98,7 @@ func TestTCPPublished(t *testing.T) {
 		require.NotZero(t, p.Host.Port())
 		c, err := net.Dial("tcp", p.Host.String())
 		require.NoError(t, err)
-		exchange(t, c.(*net.TCPConn), 2<<20)
+		exchange(t, c.(*net.TCPConn), 1<<20)
 		require.NoError(t, c.Close())
 	}
 	// Nobody listens in the guest.

@@ -108,7 +108,7 @@ func TestUDPRefused(t *testing.T) {
 	_, err := g.dialUDP(t, l.addrs.gateway, closedPort(t)).Write([]byte("x"))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
-		return g.stack.Stats().UDP.PacketsSent.Value() == 1 && len(l.udpSlots) == 0
+		return l.stack.Stats().UDP.PacketsReceived.Value() == 1 && len(l.udpSlots) == 0
 	}, 10*time.Second, 10*time.Millisecond)
 	// Where the guest may not go, it hears so.
 	for _, to := range []netip.Addr{l.addrs.dns, netip.MustParseAddr("169.254.169.254")} {
