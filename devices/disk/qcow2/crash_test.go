@@ -118,6 +118,14 @@ func (h *history) cut(r *rand.Rand, at int) []byte {
 	return data
 }
 
+// every is the distance between two cuts.
+func every() int {
+	if testing.Short() {
+		return 7
+	}
+	return 1
+}
+
 // verify opens what a crash has left, looks for what a flush had promised, and goes on with it.
 func (h *history) verify(t *testing.T, data []byte, at int) {
 	v := check(data)
@@ -159,7 +167,7 @@ func TestACrashLosesNothingThatWasFlushed(t *testing.T) {
 				h := newHistory(t, f, base)
 				h.run(t, r, 60)
 				require.NoError(t, h.m.q.Close())
-				for at := range len(h.m.f.log) + 1 {
+				for at := 0; at <= len(h.m.f.log); at += every() {
 					h.verify(t, h.cut(r, at), at)
 				}
 			})
@@ -198,7 +206,7 @@ func TestACrashKeepsSnapshots(t *testing.T) {
 		h.run(t, r, 60)
 		require.NoError(t, h.m.q.Close())
 		require.Zero(t, check(h.m.f.data).leaks)
-		for at := range len(h.m.f.log) + 1 {
+		for at := 0; at <= len(h.m.f.log); at += every() {
 			h.verify(t, h.cut(r, at), at)
 		}
 	}
@@ -211,7 +219,7 @@ func TestACrashAfterAFailure(t *testing.T) {
 	noise(base, 5)
 	for i, o := range []CreateOptions{{ClusterBits: 9, RefcountBits: 64}, {ClusterBits: 12}} {
 		r := rand.New(rand.NewPCG(uint64(i), 11))
-		for failAt := 1; ; failAt++ {
+		for failAt := 1; ; failAt += every() {
 			f := newImage(t, 64<<10, o)
 			h := newHistory(t, f, base)
 			count := 0
@@ -226,7 +234,7 @@ func TestACrashAfterAFailure(t *testing.T) {
 			if count < failAt {
 				break
 			}
-			for at := max(0, failAt-2); at < min(failAt+12, len(f.log)+1); at++ {
+			for at := max(0, failAt-2); at < min(failAt+12, len(f.log)+1); at += every() {
 				h.verify(t, h.cut(r, at), at)
 			}
 		}
@@ -272,7 +280,7 @@ func TestACrashWhileTheRefcountTableGrows(t *testing.T) {
 func TestFailuresWhileTheRefcountTableGrows(t *testing.T) {
 	full := nearlyFull(t)
 	start := tableOffset(t, full.data)
-	for failAt := 1; ; failAt++ {
+	for failAt := 1; ; failAt += every() {
 		f := &memFile{data: bytes.Clone(full.data)}
 		q := open(t, f, nil)
 		count := 0
@@ -310,7 +318,7 @@ func TestFailuresWhileTheRefcountTableGrows(t *testing.T) {
 // everything works.
 func TestFailuresOfTheFile(t *testing.T) {
 	for i, o := range []CreateOptions{{ClusterBits: 9, RefcountBits: 64}, {ClusterBits: 12}, {ClusterBits: 9, Version: 2}} {
-		for failAt := 1; ; failAt++ {
+		for failAt := 1; ; failAt += every() {
 			base := make(memBacking, 40<<10)
 			noise(base, 6)
 			f := newImage(t, 64<<10, o)
