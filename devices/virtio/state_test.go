@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -376,6 +377,7 @@ func TestResetsAndPausesAtAnyMoment(t *testing.T) {
 			if d.State.Pause(ctx) == nil {
 				d.State.Resume()
 			}
+			time.Sleep(time.Millisecond) // or it would never get anything done
 		}
 	})
 	wg.Go(func() {
@@ -384,6 +386,7 @@ func TestResetsAndPausesAtAnyMoment(t *testing.T) {
 				s.ConfigChanged()
 			}
 			d.Config(4)
+			runtime.Gosched()
 		}
 	})
 	for range 30 {

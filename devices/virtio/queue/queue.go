@@ -187,7 +187,7 @@ func (q *Queue) Next() (c *Chain, ok bool, err error) {
 			return nil, false, nil
 		}
 	}
-	if c = q.take(); c == nil {
+	if c = q.newChain(); c == nil {
 		q.failed = fmt.Errorf("%w: more chains in flight than it has descriptors (%d)", ErrBadRing, q.size)
 		return nil, false, q.failed
 	}
@@ -304,8 +304,8 @@ func (q *Queue) idle() bool {
 	return q.look() == nil && q.seen == q.nextAvail
 }
 
-// take returns an empty chain, or nil if as many are in flight as there can be.
-func (q *Queue) take() *Chain {
+// newChain returns an empty chain, or nil if as many are in flight as there can be.
+func (q *Queue) newChain() *Chain {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.inFlight == int(q.size) {
