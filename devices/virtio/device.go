@@ -95,10 +95,27 @@ func (s *Session) Has(feature uint64) bool { return s.Features&feature == featur
 // calls Config, so it is called without the locks that Config takes.
 func (s *Session) ConfigChanged() { s.state.configChanged() }
 
+// ServeQueues calls serve for each enabled queue, in a goroutine of its own, with
+// the queue's index. It returns as Together does, and not before ctx ends where
+// no queue is enabled.
+func (s *Session) ServeQueues(ctx context.Context, serve func(ctx context.Context, i int, q *queue.Queue) error) error {
+	var fs []func(context.Context) error
+	for i, q := range s.Queues {
+		if q != nil {
+			fs = append(fs, func(ctx context.Context) error { return serve(ctx, i, q) })
+		}
+	}
+	return Together(ctx, fs...)
+}
+
 // Together runs all of fs until they have returned. When one of them returns,
-// the context of the others ends. The error is the first one's to return: a
-// device with more than one queue is served by Together.
+// the context of the others ends. The error is that of the first to return. With
+// nothing to run, it waits for ctx.
 func Together(ctx context.Context, fs ...func(context.Context) error) error {
+	if len(fs) == 0 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup

@@ -70,26 +70,18 @@ func (e *echo) Serve(ctx context.Context, s *virtio.Session) error {
 	if e.fail != nil {
 		return e.fail
 	}
-	var fs []func(context.Context) error
-	for _, q := range s.Queues {
-		if q == nil {
-			continue
-		}
-		fs = append(fs, func(ctx context.Context) error {
-			for {
-				c, err := q.Take(ctx)
-				if err != nil {
-					return err
-				}
-				b := make([]byte, queue.Len(c.Out))
-				_, _ = c.Read(b)
-				n, _ := c.Write(b)
-				q.Push(c, uint32(n))
+	err := s.ServeQueues(ctx, func(ctx context.Context, _ int, q *queue.Queue) error {
+		for {
+			c, err := q.Take(ctx)
+			if err != nil {
+				return err
 			}
-		})
-	}
-	fs = append(fs, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
-	err := virtio.Together(ctx, fs...)
+			b := make([]byte, queue.Len(c.Out))
+			_, _ = c.Read(b)
+			n, _ := c.Write(b)
+			q.Push(c, uint32(n))
+		}
+	})
 	if e.drain != nil {
 		<-e.drain
 	}

@@ -72,7 +72,7 @@ type Features struct {
 
 // A Queue is a virtqueue while a device serves it.
 //
-// Next, Return and Wait belong to one goroutine. Push and Flush may be called
+// Next, Take, Return, Pending and Wait belong to one goroutine. Push and Flush may be called
 // from any.
 type Queue struct {
 	size     uint16
@@ -161,9 +161,14 @@ func (q *Queue) State() State {
 // Size is the number of descriptors.
 func (q *Queue) Size() int { return int(q.size) }
 
-// Pending is how many chains the driver had added, when Next or Wait last
-// looked, that Next has not returned yet.
-func (q *Queue) Pending() int { return int(q.seen - q.nextAvail) }
+// Pending is how many chains the driver has added that Next has not returned
+// yet. Like Next, it belongs to one goroutine.
+func (q *Queue) Pending() int {
+	if q.failed == nil {
+		_ = q.look() // Next returns the error
+	}
+	return int(q.seen - q.nextAvail)
+}
 
 // Next takes the next chain, if the driver has added one. A chain or a ring
 // that breaks the rules is an error, ErrBadChain or ErrBadRing, and so is every
