@@ -28,7 +28,8 @@ type Chain struct {
 	segments [][]byte // Out, then In, as they were at first
 }
 
-// Read copies the front of Out into p and takes it off.
+// Read copies the front of Out into p and takes it off: less than p holds only
+// where Out ends.
 func (c *Chain) Read(p []byte) (int, error) {
 	n, rest := move(c.Out, func(done int, s []byte) int { return copy(p[done:], s) })
 	c.Out = rest

@@ -29,7 +29,13 @@ type Driver struct {
 // is closed when t ends.
 func NewDriver(t testing.TB, d virtio.Device, log *slog.Logger) *Driver {
 	t.Helper()
-	r := &Driver{t: t, Mem: NewMemory(1<<32, 64<<20), ConfigInterrupt: NewSignal()}
+	return NewDriverIn(t, NewMemory(1<<32, 64<<20), d, log)
+}
+
+// NewDriverIn is NewDriver with RAM of the caller's.
+func NewDriverIn(t testing.TB, mem *Memory, d virtio.Device, log *slog.Logger) *Driver {
+	t.Helper()
+	r := &Driver{t: t, Mem: mem, ConfigInterrupt: NewSignal()}
 	c := virtio.Config{Device: d, Memory: r.Mem, Features: virtio.FeatRingReset, ConfigInterrupt: r.ConfigInterrupt, Log: log}
 	for range d.QueueSizes() {
 		kick, irq := NewSignal(), NewSignal()

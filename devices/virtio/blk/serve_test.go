@@ -1,0 +1,179 @@
+package blk
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/huskvm/husk/devices/virtio/queue"
+	"github.com/huskvm/husk/devices/virtio/virtiotest"
+)
+
+func addRead(r *virtiotest.Ring, sector uint64) {
+	r.Add(virtiotest.Out(header(typeIn, sector)), virtiotest.In(sectorSize), virtiotest.In(1))
+}
+
+// TestDepthRequestsAreUnderWay finds as many reads in the disk as the depth
+// allows, and no more, though they come one by one.
+func TestDepthRequestsAreUnderWay(t *testing.T) {
+	disk := newDisk(8)
+	disk.gate, disk.waiting = make(chan struct{}), make(chan struct{}, 100)
+	d := start(t, Config{Disk: disk, Size: 4096, Depth: 4}, features)
+	r := d.Rings[0]
+	addRead(r, 0)
+	r.Publish()
+	<-disk.waiting // alone, so done where it was taken
+	for range 10 {
+		addRead(r, 1)
+		r.Publish()
+	}
+	disk.gate <- struct{}{}
+	for range 4 {
+		<-disk.waiting
+	}
+	select {
+	case <-disk.waiting:
+		require.Fail(t, "more than the depth")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(disk.gate)
+	for range 11 {
+		q, err := r.Await(d.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, sectorSize+1, q.Written)
+	}
+}
+
+// TestWhatIsUnderWayIsFinishedBeforeAReset looks for reads after the driver was
+// told that the device rests.
+func TestWhatIsUnderWayIsFinishedBeforeAReset(t *testing.T) {
+	disk := newDisk(8)
+	disk.gate, disk.waiting = make(chan struct{}), make(chan struct{}, 100)
+	d := start(t, Config{Disk: disk, Size: 4096, Depth: 4}, features)
+	r := d.Rings[0]
+	for range 3 {
+		addRead(r, 0)
+	}
+	r.Publish()
+	for range 3 {
+		<-disk.waiting
+	}
+	paused := make(chan error)
+	go func() { paused <- d.State.Pause(context.Background()) }()
+	select {
+	case <-paused:
+		require.Fail(t, "paused with reads under way")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(disk.gate)
+	require.NoError(t, <-paused)
+	for range 3 {
+		q, err := r.Used()
+		require.NoError(t, err)
+		require.NotNil(t, q, "done and shown")
+	}
+	addRead(r, 0)
+	r.Publish()
+	d.State.Resume()
+	_, err := r.Await(d.Context())
+	require.NoError(t, err)
+}
+
+// TestManyRequestsOnManyQueues checks each byte that comes back.
+func TestManyRequestsOnManyQueues(t *testing.T) {
+	const queues, perQueue, sectors = 4, 2000, 32
+	disk := newDisk(queues * sectors)
+	d := start(t, Config{Disk: disk, Size: int64(len(disk.bytes)), Queues: queues, Depth: 8}, features)
+	ctx := d.Context()
+	var wg sync.WaitGroup
+	for i, r := range d.Rings {
+		wg.Go(func() { exercise(ctx, t, r, uint64(i*sectors), sectors, perQueue/2/sectors) })
+	}
+	wg.Wait()
+	require.EqualValues(t, 15, d.State.Status())
+}
+
+// exercise writes sectors of its own and reads them back, several at a time.
+func exercise(ctx context.Context, t *testing.T, r *virtiotest.Ring, first, sectors uint64, rounds int) {
+	for round := range rounds {
+		for s := range sectors {
+			r.Add(virtiotest.Out(header(typeOut, first+s)), virtiotest.Out(pattern(sectorSize, byte(s)+byte(round))), virtiotest.In(1))
+			if s%3 == 0 {
+				r.Publish()
+			}
+		}
+		r.Publish()
+		for range sectors {
+			q, err := r.Await(ctx)
+			if !assert.NoError(t, err) {
+				return
+			}
+			assert.Equal(t, []byte{byte(statusOK)}, r.In(q))
+			r.Free(q)
+		}
+		for s := range sectors {
+			got, err := r.Do(ctx, virtiotest.Out(header(typeIn, first+s)), virtiotest.In(sectorSize), virtiotest.In(1))
+			if !assert.NoError(t, err) {
+				return
+			}
+			assert.Equal(t, append(pattern(sectorSize, byte(s)+byte(round)), byte(statusOK)), got)
+		}
+	}
+}
+
+// nullDisk does nothing, at once.
+type nullDisk struct{}
+
+func (nullDisk) ReadAtV([][]byte, int64) error        { return nil }
+func (nullDisk) WriteAtV([][]byte, int64) error       { return nil }
+func (nullDisk) Flush() error                         { return nil }
+func (nullDisk) Discard(int64, int64) error           { return nil }
+func (nullDisk) WriteZeroes(int64, int64, bool) error { return nil }
+
+// bench is a server of one queue with a null disk and depth reads in the ring,
+// which are offered again as they are used.
+func bench(b *testing.B, depth int) {
+	dev, err := New(Config{Disk: nullDisk{}, Size: 1 << 40})
+	require.NoError(b, err)
+	f := queue.Features{IndirectDesc: true, EventIdx: true}
+	mem := virtiotest.NewMemory(1<<32, 16<<20)
+	r := virtiotest.NewRing(mem, queueSize, f)
+	r.Indirect = true
+	q, err := queue.New(r.State, f, mem, r.Kick, r.Interrupt)
+	require.NoError(b, err)
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error)
+	s := server{Device: dev, queue: q, log: slog.New(slog.DiscardHandler), depth: 64, work: make(chan request)}
+	go func() { done <- s.serve(ctx) }()
+	var heads []uint16
+	for range depth {
+		heads = append(heads, r.Add(virtiotest.Out(header(typeIn, 8)), virtiotest.In(4096), virtiotest.In(1)).Head())
+	}
+	r.Publish()
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if err := r.AwaitAny(ctx); err != nil {
+			b.Fatal(err)
+		}
+		r.Offer(heads[i%depth])
+		r.Publish()
+	}
+	b.StopTimer()
+	cancel()
+	<-done
+}
+
+// BenchmarkNullDisk is requests through queue, parser and workers, with the
+// driver on another goroutine. It says what a request costs beside the disk.
+func BenchmarkNullDisk(b *testing.B) {
+	for _, depth := range []int{1, 2, 32} {
+		b.Run(fmt.Sprintf("depth-%d", depth), func(b *testing.B) { bench(b, depth) })
+	}
+}
