@@ -85,18 +85,26 @@ func TestKVMIsForTheMachineAndTheDoctor(t *testing.T) {
 }
 
 // TestChipsDoNotKnowEachOther: a chip is found by its folder, and stands alone.
-// virtio and the disk formats are families of packages, and a backend of the
-// network knows what a link is.
+// virtio, the disk formats and the networks are families of packages.
 func TestChipsDoNotKnowEachOther(t *testing.T) {
 	for pkg, deps := range imports(t) {
-		if !under(pkg, "devices") || under(pkg, "devices/virtio", "devices/disk") {
+		if !under(pkg, "devices") || under(pkg, "devices/virtio", "devices/disk", "devices/netdev") {
 			continue
 		}
 		for _, dep := range deps {
-			if dep == "devices/netdev" && under(pkg, "devices/netdev") {
-				continue
-			}
 			require.Equal(t, "devices", dep, "%s depends on %s", pkg, dep)
+		}
+	}
+}
+
+// TestCardsDoNotKnowTheirCables: a virtio device declares what it needs of a
+// backend, and a backend knows nothing of virtio.
+func TestCardsDoNotKnowTheirCables(t *testing.T) {
+	backends := []string{"devices/disk", "devices/netdev"}
+	for pkg, deps := range imports(t) {
+		for _, dep := range deps {
+			require.False(t, under(pkg, "devices/virtio") && under(dep, backends...), "%s depends on %s", pkg, dep)
+			require.False(t, under(pkg, backends...) && under(dep, "devices/virtio"), "%s depends on %s", pkg, dep)
 		}
 	}
 }

@@ -54,6 +54,7 @@ type Memory struct {
 	regions []Region
 	mapping []byte // what is unmapped at the end
 	fd      int    // the memfd of Shared, or -1
+	backing Backing
 }
 
 // New maps RAM for ranges, which are sorted and do not overlap. Pages are given

@@ -15,7 +15,7 @@ func addressOf(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceDat
 // a host page of 2 MiB under it, or KVM maps it as 512 small ones, with a
 // fault for each.
 func mapRAM(size int, backing Backing) (_ *Memory, err error) {
-	m := &Memory{fd: -1}
+	m := &Memory{fd: -1, backing: backing}
 	defer func() {
 		if err != nil {
 			_ = m.Close()

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/devices/ethernet"
 )
 
 // A queue is one descriptor. Frames go through it in one readv or writev each,
@@ -54,7 +54,7 @@ func retry(call func(int, [][]byte) (int, error), fd int, segments [][]byte) (n 
 	}
 }
 
-// Send implements netdev.Queue.
+// Send implements ethernet.Queue.
 func (q *queue) Send(frame [][]byte) error {
 	q.out.segments = frame
 	err := q.raw.Control(q.writev)
@@ -68,13 +68,13 @@ func (q *queue) Send(frame [][]byte) error {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM),
 		errors.Is(err, unix.EIO), errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.EBADFD):
 		// Full, or the interface is down (EIO) or gone (EBADFD).
-		return fmt.Errorf("tap: %w: %w", netdev.ErrDropped, err)
+		return fmt.Errorf("tap: %w: %w", ethernet.ErrDropped, err)
 	default:
-		return fmt.Errorf("tap: %w: %w", netdev.ErrFrame, err)
+		return fmt.Errorf("tap: %w: %w", ethernet.ErrFrame, err)
 	}
 }
 
-// Receive implements netdev.Queue.
+// Receive implements ethernet.Queue.
 func (q *queue) Receive(frame [][]byte) (int, error) {
 	room := 0
 	for _, s := range frame {
@@ -96,13 +96,13 @@ func (q *queue) Receive(frame [][]byte) (int, error) {
 	case err != nil:
 		return 0, fmt.Errorf("tap: read: %w", err)
 	case n > room:
-		return 0, fmt.Errorf("tap: %w: %d bytes", netdev.ErrTooLong, room)
+		return 0, fmt.Errorf("tap: %w: %d bytes", ethernet.ErrTooLong, room)
 	default:
 		return n, nil
 	}
 }
 
-// Wait implements netdev.Queue.
+// Wait implements ethernet.Queue.
 func (q *queue) Wait(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -166,5 +166,5 @@ func closed(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("tap: %w: %w", netdev.ErrClosed, err)
+	return fmt.Errorf("tap: %w: %w", ethernet.ErrClosed, err)
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/huskvm/husk/devices/ethernet"
 	"github.com/huskvm/husk/devices/netdev"
 )
 
@@ -25,7 +26,7 @@ const maxQueues = 256
 // A Link is a tap interface.
 type Link struct {
 	name   string
-	info   netdev.Info
+	info   ethernet.Info
 	queues []*queue
 
 	mu       sync.Mutex // serialises SetQueues and Close
@@ -63,8 +64,8 @@ func Open(name string, queues, mtu int) (*Link, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w %s: %w", ErrTap, l.name, err), l.Close())
 	}
-	all := netdev.Checksum | netdev.TSO4 | netdev.TSO6 | netdev.ECN
-	l.info = netdev.Info{MTU: mtu, Queues: queues, Takes: all, Gives: all}
+	all := ethernet.Checksum | ethernet.TSO4 | ethernet.TSO6 | ethernet.ECN
+	l.info = ethernet.Info{MTU: mtu, Queues: queues, Takes: all, Gives: all}
 	return l, nil
 }
 
@@ -84,7 +85,7 @@ func (l *Link) attach(multi bool) error {
 	name, err := setInterface(fd, l.name, flags)
 	if err == nil {
 		l.name = name
-		err = unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, netdev.HeaderSize)
+		err = unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, ethernet.HeaderSize)
 	}
 	if err != nil {
 		unix.Close(fd) //nolint:errcheck // nothing was written
@@ -165,26 +166,26 @@ func (l *Link) settle(mtu int) (int, error) {
 func (l *Link) Name() string { return l.name }
 
 // Info implements netdev.Link.
-func (l *Link) Info() netdev.Info { return l.info }
+func (l *Link) Info() ethernet.Info { return l.info }
 
 // Queue implements netdev.Link.
-func (l *Link) Queue(i int) netdev.Queue { return l.queues[i] }
+func (l *Link) Queue(i int) ethernet.Queue { return l.queues[i] }
 
 // SetOffloads implements netdev.Link with TUNSETOFFLOAD, which is about what the
 // driver gives to the reader.
-func (l *Link) SetOffloads(o netdev.Offloads) error {
+func (l *Link) SetOffloads(o ethernet.Offloads) error {
 	flags := 0
-	if o&netdev.Checksum != 0 {
+	if o&ethernet.Checksum != 0 {
 		flags |= unix.TUN_F_CSUM
 		for _, f := range []struct {
-			offload netdev.Offloads
+			offload ethernet.Offloads
 			flag    int
-		}{{netdev.TSO4, unix.TUN_F_TSO4}, {netdev.TSO6, unix.TUN_F_TSO6}} {
+		}{{ethernet.TSO4, unix.TUN_F_TSO4}, {ethernet.TSO6, unix.TUN_F_TSO6}} {
 			if o&f.offload != 0 {
 				flags |= f.flag
 			}
 		}
-		if o&netdev.ECN != 0 && o&(netdev.TSO4|netdev.TSO6) != 0 {
+		if o&ethernet.ECN != 0 && o&(ethernet.TSO4|ethernet.TSO6) != 0 {
 			flags |= unix.TUN_F_TSO_ECN
 		}
 	}

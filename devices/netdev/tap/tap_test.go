@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/devices/ethernet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -77,7 +77,7 @@ func TestFramesBothWays(t *testing.T) {
 	q := l.Queue(0)
 
 	want := frame(1000)
-	header := make([]byte, netdev.HeaderSize)
+	header := make([]byte, ethernet.HeaderSize)
 	require.NoError(t, q.Send([][]byte{header[:5], header[5:], want[:100], want[100:101], want[101:]}))
 	got := make([]byte, 2000)
 	n, err := unix.Read(s, got)
@@ -89,11 +89,11 @@ func TestFramesBothWays(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	in := [][]byte{make([]byte, netdev.HeaderSize), make([]byte, 7), make([]byte, 1000), make([]byte, 4000)}
+	in := [][]byte{make([]byte, ethernet.HeaderSize), make([]byte, 7), make([]byte, 1000), make([]byte, 4000)}
 	require.NoError(t, q.Wait(ctx))
 	n, err = q.Receive(in)
 	require.NoError(t, err)
-	require.Equal(t, netdev.HeaderSize+3000, n)
+	require.Equal(t, ethernet.HeaderSize+3000, n)
 	require.Equal(t, want, append(append(append([]byte{}, in[1]...), in[2]...), in[3][:n-1019]...))
 
 	// One that does not fit is lost, and the next is not.
@@ -101,23 +101,23 @@ func TestFramesBothWays(t *testing.T) {
 		_, err = unix.Write(s, frame(size))
 		require.NoError(t, err)
 	}
-	small := [][]byte{make([]byte, netdev.HeaderSize+100)}
+	small := [][]byte{make([]byte, ethernet.HeaderSize+100)}
 	require.NoError(t, q.Wait(ctx))
 	_, err = q.Receive(small)
-	require.ErrorIs(t, err, netdev.ErrTooLong)
+	require.ErrorIs(t, err, ethernet.ErrTooLong)
 	require.NoError(t, q.Wait(ctx))
 	n, err = q.Receive(small)
 	require.NoError(t, err)
-	require.Equal(t, netdev.HeaderSize+100, n)
+	require.Equal(t, ethernet.HeaderSize+100, n)
 	n, err = q.Receive(small)
 	require.NoError(t, err)
 	require.Zero(t, n, "nothing waits")
 
-	require.ErrorIs(t, q.Send([][]byte{make([]byte, netdev.HeaderSize-1)}), netdev.ErrFrame)
-	require.ErrorIs(t, q.Send([][]byte{make([]byte, netdev.HeaderSize+5)}), netdev.ErrFrame)
-	bad := netdev.Header{Flags: netdev.HeaderNeedsChecksum, ChecksumStart: 900, ChecksumOffset: 900}
+	require.ErrorIs(t, q.Send([][]byte{make([]byte, ethernet.HeaderSize-1)}), ethernet.ErrFrame)
+	require.ErrorIs(t, q.Send([][]byte{make([]byte, ethernet.HeaderSize+5)}), ethernet.ErrFrame)
+	bad := ethernet.Header{Flags: ethernet.HeaderNeedsChecksum, ChecksumStart: 900, ChecksumOffset: 900}
 	bad.Put(header)
-	require.ErrorIs(t, q.Send([][]byte{header, frame(100)}), netdev.ErrFrame)
+	require.ErrorIs(t, q.Send([][]byte{header, frame(100)}), ethernet.ErrFrame)
 }
 
 // TestLargeSegment: a segment of 30,000 bytes goes in as one, and the host sees
@@ -135,11 +135,11 @@ func TestLargeSegment(t *testing.T) {
 	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
 	copy(ip[12:], []byte{192, 0, 2, 1, 192, 0, 2, 9})
 	ip[20+12] = 5 << 4
-	h := netdev.Header{
-		Flags: netdev.HeaderNeedsChecksum, Segment: netdev.SegmentTCP4, HeaderBytes: 54, SegmentSize: mss,
+	h := ethernet.Header{
+		Flags: ethernet.HeaderNeedsChecksum, Segment: ethernet.SegmentTCP4, HeaderBytes: 54, SegmentSize: mss,
 		ChecksumStart: 34, ChecksumOffset: 16,
 	}
-	header := make([]byte, netdev.HeaderSize)
+	header := make([]byte, ethernet.HeaderSize)
 	h.Put(header)
 	require.NoError(t, l.Queue(0).Send([][]byte{header, f}))
 	for got, p := 0, make([]byte, 1<<16); got < payload; {
@@ -149,7 +149,7 @@ func TestLargeSegment(t *testing.T) {
 			got += n - 54
 		}
 	}
-	for _, o := range []netdev.Offloads{l.Info().Gives, netdev.Checksum, netdev.TSO4, 0} {
+	for _, o := range []ethernet.Offloads{l.Info().Gives, ethernet.Checksum, ethernet.TSO4, 0} {
 		require.NoError(t, l.SetOffloads(o))
 	}
 }
@@ -168,11 +168,11 @@ func TestWaitEnds(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- q.Wait(context.Background()) }()
 	require.NoError(t, l.Close())
-	require.ErrorIs(t, <-done, netdev.ErrClosed)
+	require.ErrorIs(t, <-done, ethernet.ErrClosed)
 	_, err := q.Receive([][]byte{make([]byte, 100)})
-	require.ErrorIs(t, err, netdev.ErrClosed)
-	require.ErrorIs(t, q.Send([][]byte{make([]byte, 100)}), netdev.ErrClosed)
-	require.ErrorIs(t, q.Wait(context.Background()), netdev.ErrClosed)
+	require.ErrorIs(t, err, ethernet.ErrClosed)
+	require.ErrorIs(t, q.Send([][]byte{make([]byte, 100)}), ethernet.ErrClosed)
+	require.ErrorIs(t, q.Wait(context.Background()), ethernet.ErrClosed)
 	require.NoError(t, l.Close())
 	_, err = net.InterfaceByName(l.Name())
 	require.Error(t, err, "what was made is gone")
@@ -196,13 +196,13 @@ func TestQueues(t *testing.T) {
 		require.NoError(t, l.Queue(0).Wait(ctx))
 		n, err := l.Queue(0).Receive([][]byte{make([]byte, 2000)})
 		require.NoError(t, err)
-		require.Equal(t, netdev.HeaderSize+100, n)
+		require.Equal(t, ethernet.HeaderSize+100, n)
 	}
 	for _, n := range []int{4, 2, 3, 1, 4} {
 		require.NoError(t, l.SetQueues(n))
 	}
 	for i := range 4 {
-		require.NoError(t, l.Queue(i).Send([][]byte{make([]byte, netdev.HeaderSize), frame(60)}), "queue %d", i)
+		require.NoError(t, l.Queue(i).Send([][]byte{make([]byte, ethernet.HeaderSize), frame(60)}), "queue %d", i)
 	}
 	require.Error(t, l.SetQueues(0))
 	require.Error(t, l.SetQueues(5))

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"github.com/huskvm/husk/devices/ethernet"
 	"github.com/huskvm/husk/devices/netdev"
 )
 
@@ -51,10 +52,10 @@ func options(t *testing.T, p []byte) map[byte][]byte {
 // frame makes an Ethernet frame with a header of virtio's from an IPv4 packet with a
 // UDP datagram, all checksums right.
 func udpFrame(dst net.HardwareAddr, from, to netip.AddrPort, data []byte) []byte {
-	p := make([]byte, netdev.HeaderSize+14+20+8, netdev.HeaderSize+14+20+8+len(data))
-	netdev.Header{}.Put(p)
+	p := make([]byte, ethernet.HeaderSize+14+20+8, ethernet.HeaderSize+14+20+8+len(data))
+	ethernet.Header{}.Put(p)
 	p = append(p, data...)
-	eth := header.Ethernet(p[netdev.HeaderSize:])
+	eth := header.Ethernet(p[ethernet.HeaderSize:])
 	eth.Encode(&header.EthernetFields{SrcAddr: tcpip.LinkAddress(guestMAC), DstAddr: tcpip.LinkAddress(dst), Type: header.IPv4ProtocolNumber})
 	ip := header.IPv4(eth[14:])
 	ip.Encode(&header.IPv4Fields{

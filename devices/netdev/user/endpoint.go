@@ -8,7 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
-	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/devices/ethernet"
 )
 
 // depth is how many frames wait for the guest, at most.
@@ -22,7 +22,7 @@ const maxIP = 1<<16 - 1
 // that is being delivered can be taken for right.
 type endpoint struct {
 	*channel.Endpoint
-	offloads atomic.Uint32 // netdev.Offloads that the guest takes
+	offloads atomic.Uint32 // ethernet.Offloads that the guest takes
 	// trusted is of the frame that Send delivers. The stack asks for it in
 	// the call that delivers, and only there.
 	trusted atomic.Bool
@@ -40,14 +40,14 @@ func (e *endpoint) Capabilities() stack.LinkEndpointCapabilities {
 	return 0
 }
 
-func (e *endpoint) takes(o netdev.Offloads) bool {
-	return netdev.Offloads(e.offloads.Load())&o == o
+func (e *endpoint) takes(o ethernet.Offloads) bool {
+	return ethernet.Offloads(e.offloads.Load())&o == o
 }
 
 // SupportedGSO says whether a connection that is made now may send large segments.
 // It may outlive the answer: queue.Receive cuts them if it does.
 func (e *endpoint) SupportedGSO() stack.SupportedGSO {
-	if e.takes(netdev.Checksum | netdev.TSO4) {
+	if e.takes(ethernet.Checksum | ethernet.TSO4) {
 		return stack.HostGSOSupported
 	}
 	return stack.GSONotSupported
@@ -57,22 +57,22 @@ func (e *endpoint) GSOMaxSize() uint32 { return maxIP }
 
 // header makes the header for a packet of the stack's. whole is false if the guest
 // does not take the packet as it is.
-func (e *endpoint) header(pkt *stack.PacketBuffer) (h netdev.Header, whole bool) {
+func (e *endpoint) header(pkt *stack.PacketBuffer) (h ethernet.Header, whole bool) {
 	gso := pkt.GSOOptions
 	if gso.Type == stack.GSONone || !gso.NeedsCsum {
 		return h, true
 	}
-	if !e.takes(netdev.Checksum) {
+	if !e.takes(ethernet.Checksum) {
 		return h, false
 	}
-	h.Flags = netdev.HeaderNeedsChecksum
+	h.Flags = ethernet.HeaderNeedsChecksum
 	h.ChecksumStart = header.EthernetMinimumSize + gso.L3HdrLen
 	h.ChecksumOffset = gso.CsumOffset
 	if pkt.Data().Size() > int(gso.MSS) {
-		if !e.takes(netdev.TSO4) {
+		if !e.takes(ethernet.TSO4) {
 			return h, false
 		}
-		h.Segment = netdev.SegmentTCP4
+		h.Segment = ethernet.SegmentTCP4
 		h.SegmentSize = gso.MSS
 		h.HeaderBytes = uint16(pkt.HeaderSize())
 	}

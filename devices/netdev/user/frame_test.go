@@ -16,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/huskvm/husk/devices/ethernet"
 	"github.com/huskvm/husk/devices/netdev"
 )
 
@@ -24,17 +25,17 @@ func receiveFrame(t *testing.T, l *Link) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	p := make([]byte, netdev.MaxFrame)
+	p := make([]byte, ethernet.MaxFrame)
 	require.NoError(t, l.Queue(0).Wait(ctx))
 	n, err := l.Queue(0).Receive([][]byte{p})
 	require.NoError(t, err)
 	require.NotZero(t, n)
-	return p[netdev.HeaderSize:n]
+	return p[ethernet.HeaderSize:n]
 }
 
 func send(t *testing.T, l *Link, frame []byte) {
 	t.Helper()
-	require.NoError(t, l.Queue(0).Send([][]byte{make([]byte, netdev.HeaderSize), frame}))
+	require.NoError(t, l.Queue(0).Send([][]byte{make([]byte, ethernet.HeaderSize), frame}))
 }
 
 func arpRequest(sender, target netip.Addr) []byte {
@@ -70,8 +71,8 @@ func TestARP(t *testing.T) {
 
 // echoRequest is a ping of the gateway with virtio's header in front.
 func echoRequest(l *Link, from netip.Addr, size int) []byte {
-	p := make([]byte, netdev.HeaderSize+14+20+8+size)
-	eth := header.Ethernet(p[netdev.HeaderSize:])
+	p := make([]byte, ethernet.HeaderSize+14+20+8+size)
+	eth := header.Ethernet(p[ethernet.HeaderSize:])
 	eth.Encode(&header.EthernetFields{
 		SrcAddr: tcpip.LinkAddress(guestMAC), DstAddr: tcpip.LinkAddress(gatewayMAC), Type: header.IPv4ProtocolNumber,
 	})
@@ -117,24 +118,24 @@ func TestMalformedFrames(t *testing.T) {
 		f(p)
 		return p
 	}
-	put := func(h netdev.Header) []byte { return changed(func(p []byte) { h.Put(p) }) }
+	put := func(h ethernet.Header) []byte { return changed(func(p []byte) { h.Put(p) }) }
 	for name, p := range map[string][]byte{
 		"empty":                    {},
-		"runt":                     good[:netdev.HeaderSize+13],
-		"header alone":             good[:netdev.HeaderSize],
+		"runt":                     good[:ethernet.HeaderSize+13],
+		"header alone":             good[:ethernet.HeaderSize],
 		"giant":                    append(append([]byte(nil), good...), make([]byte, 1500)...),
-		"huge":                     make([]byte, netdev.MaxFrame+1),
-		"checksum behind the end":  put(netdev.Header{Flags: 1, ChecksumStart: 40, ChecksumOffset: 60}),
-		"checksum far behind":      put(netdev.Header{Flags: 1, ChecksumStart: 0xffff, ChecksumOffset: 0xffff}),
-		"segments of 0":            put(netdev.Header{Flags: 1, Segment: 1, ChecksumStart: 34, ChecksumOffset: 6}),
-		"segment without checksum": put(netdev.Header{Segment: 1, SegmentSize: 1000}),
-		"segment of UDP":           put(netdev.Header{Flags: 1, Segment: 3, SegmentSize: 1000}),
-		"segment of IPv6":          put(netdev.Header{Flags: 1, Segment: 4, SegmentSize: 1000}),
-		"segment of nothing":       put(netdev.Header{Segment: 0x7f}),
+		"huge":                     make([]byte, ethernet.MaxFrame+1),
+		"checksum behind the end":  put(ethernet.Header{Flags: 1, ChecksumStart: 40, ChecksumOffset: 60}),
+		"checksum far behind":      put(ethernet.Header{Flags: 1, ChecksumStart: 0xffff, ChecksumOffset: 0xffff}),
+		"segments of 0":            put(ethernet.Header{Flags: 1, Segment: 1, ChecksumStart: 34, ChecksumOffset: 6}),
+		"segment without checksum": put(ethernet.Header{Segment: 1, SegmentSize: 1000}),
+		"segment of UDP":           put(ethernet.Header{Flags: 1, Segment: 3, SegmentSize: 1000}),
+		"segment of IPv6":          put(ethernet.Header{Flags: 1, Segment: 4, SegmentSize: 1000}),
+		"segment of nothing":       put(ethernet.Header{Segment: 0x7f}),
 	} {
-		require.ErrorIs(t, q.Send([][]byte{p}), netdev.ErrFrame, name)
+		require.ErrorIs(t, q.Send([][]byte{p}), ethernet.ErrFrame, name)
 	}
-	const eth, ip, icmp = netdev.HeaderSize, netdev.HeaderSize + 14, netdev.HeaderSize + 34
+	const eth, ip, icmp = ethernet.HeaderSize, ethernet.HeaderSize + 14, ethernet.HeaderSize + 34
 	fix := func(p []byte) {
 		h := header.IPv4(p[ip:])
 		h.SetChecksum(0)
@@ -179,7 +180,7 @@ func TestScattered(t *testing.T) {
 		in = append(in, nil, room[i:i+1])
 	}
 	_, err := l.Queue(0).Receive(in[:len(in)-2])
-	require.ErrorIs(t, err, netdev.ErrTooLong)
+	require.ErrorIs(t, err, ethernet.ErrTooLong)
 	n, err := l.Queue(0).Receive(in)
 	require.NoError(t, err)
 	require.Zero(t, n, "a frame that did not fit is gone")
@@ -187,7 +188,7 @@ func TestScattered(t *testing.T) {
 	n, err = l.Queue(0).Receive(in)
 	require.NoError(t, err)
 	require.Equal(t, len(p), n)
-	require.Equal(t, p[netdev.HeaderSize+42:], room[netdev.HeaderSize+42:])
+	require.Equal(t, p[ethernet.HeaderSize+42:], room[ethernet.HeaderSize+42:])
 }
 
 // TestCut: a large segment becomes frames that the guest takes, with nothing lost.
@@ -218,8 +219,8 @@ func TestCut(t *testing.T) {
 		frames := cut(pkt)
 		require.Len(t, frames, max(1, (payload+mss-1)/mss))
 		for i, f := range frames {
-			require.Equal(t, netdev.Header{}, netdev.ParseHeader(f))
-			ip := header.IPv4(f[netdev.HeaderSize+14:])
+			require.Equal(t, ethernet.Header{}, ethernet.ParseHeader(f))
+			ip := header.IPv4(f[ethernet.HeaderSize+14:])
 			require.True(t, ip.IsValid(len(ip)))
 			require.EqualValues(t, len(ip), ip.TotalLength())
 			require.True(t, ip.IsChecksumValid())
@@ -234,12 +235,12 @@ func TestCut(t *testing.T) {
 		}
 		require.Equal(t, len(data), len(got))
 		require.Equal(t, data, append([]byte{}, got...))
-		e.offloads.Store(uint32(netdev.Checksum | netdev.TSO4))
+		e.offloads.Store(uint32(ethernet.Checksum | ethernet.TSO4))
 		h, whole := e.header(pkt)
 		require.True(t, whole)
-		want := netdev.Header{Flags: 1, ChecksumStart: 34, ChecksumOffset: 16}
+		want := ethernet.Header{Flags: 1, ChecksumStart: 34, ChecksumOffset: 16}
 		if payload > mss {
-			want.Segment, want.SegmentSize, want.HeaderBytes = netdev.SegmentTCP4, mss, 66
+			want.Segment, want.SegmentSize, want.HeaderBytes = ethernet.SegmentTCP4, mss, 66
 		}
 		require.Equal(t, want, h)
 		pkt.DecRef()
@@ -252,7 +253,7 @@ func TestInfo(t *testing.T) {
 	i := l.Info()
 	require.Equal(t, 1500, i.MTU)
 	require.Equal(t, 1, i.Queues)
-	require.NotZero(t, i.Takes&netdev.TSO4)
+	require.NotZero(t, i.Takes&ethernet.TSO4)
 	require.NoError(t, l.SetQueues(1))
 	require.Error(t, l.SetQueues(2))
 	for _, c := range []Config{
@@ -267,12 +268,12 @@ func TestInfo(t *testing.T) {
 // synFrame opens a connection to a port of the gateway's.
 func synFrame(l *Link, port uint16) []byte {
 	p := udpFrame(gatewayMAC, netip.AddrPortFrom(l.addrs.guest, 1000), netip.AddrPortFrom(l.addrs.gateway, port), make([]byte, 12))
-	ip := header.IPv4(p[netdev.HeaderSize+14:])
+	ip := header.IPv4(p[ethernet.HeaderSize+14:])
 	ip[9] = 6
 	ip.SetChecksum(0)
 	ip.SetChecksum(^ip.CalculateChecksum())
 	header.TCP(ip[20:]).Encode(&header.TCPFields{SrcPort: 1000, DstPort: port, SeqNum: 1, DataOffset: 20, Flags: header.TCPFlagSyn, WindowSize: 1000})
-	netdev.Header{Flags: netdev.HeaderNeedsChecksum, ChecksumStart: 34, ChecksumOffset: 16}.Put(p)
+	ethernet.Header{Flags: ethernet.HeaderNeedsChecksum, ChecksumStart: 34, ChecksumOffset: 16}.Put(p)
 	return p
 }
 
@@ -316,19 +317,19 @@ func FuzzFrames(f *testing.F) {
 	at := netip.MustParseAddrPort
 	add := func(p []byte) { f.Add(append([]byte{3}, p...)) }
 	add(echoRequest(l, l.addrs.guest, 20))
-	add(append(make([]byte, netdev.HeaderSize), arpRequest(l.addrs.guest, l.addrs.gateway)...))
+	add(append(make([]byte, ethernet.HeaderSize), arpRequest(l.addrs.guest, l.addrs.gateway)...))
 	add(udpFrame(broadcast, at("0.0.0.0:68"), at("255.255.255.255:67"), request(dhcpDiscover, netip.IPv4Unspecified())))
 	add(udpFrame(gatewayMAC, at("10.0.2.15:1000"), at("10.0.2.3:53"), []byte("\x12\x34 a short query")))
 	add(udpFrame(gatewayMAC, at("10.0.2.15:1000"), at("10.0.2.2:9"), []byte("data")))
 	add(synFrame(l, 80))
-	room := make([]byte, netdev.MaxFrame)
+	room := make([]byte, ethernet.MaxFrame)
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) < 1 {
 			return
 		}
 		// Only the network's own addresses: a fuzzer must not send anything out.
-		if len(p) > 1+netdev.HeaderSize+34 {
-			copy(p[1+netdev.HeaderSize+14+16:], []byte{10, 0, 2})
+		if len(p) > 1+ethernet.HeaderSize+34 {
+			copy(p[1+ethernet.HeaderSize+14+16:], []byte{10, 0, 2})
 		}
 		step := max(int(p[0]), 1)
 		var pieces [][]byte
@@ -342,7 +343,7 @@ func FuzzFrames(f *testing.F) {
 			if n == 0 {
 				break
 			}
-			require.GreaterOrEqual(t, n, netdev.HeaderSize+14)
+			require.GreaterOrEqual(t, n, ethernet.HeaderSize+14)
 		}
 	})
 }

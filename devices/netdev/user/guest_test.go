@@ -15,7 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
+	gvisorethernet "gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -23,7 +23,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
-	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/devices/ethernet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -48,7 +48,7 @@ func newLink(t testing.TB, cfg Config) *Link {
 }
 
 // plug connects a guest that takes and leaves the offloads given.
-func plug(t testing.TB, l *Link, offloads netdev.Offloads) *guest {
+func plug(t testing.TB, l *Link, offloads ethernet.Offloads) *guest {
 	t.Helper()
 	g := &guest{link: l, end: newEndpoint(l.Info().MTU)}
 	g.end.SetLinkAddress(tcpip.LinkAddress(guestMAC))
@@ -58,7 +58,7 @@ func plug(t testing.TB, l *Link, offloads netdev.Offloads) *guest {
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
-	require.Nil(t, g.stack.CreateNIC(nic, ethernet.New(g.end)))
+	require.Nil(t, g.stack.CreateNIC(nic, gvisorethernet.New(g.end)))
 	require.Nil(t, g.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{
 		Protocol:          ipv4.ProtocolNumber,
 		AddressWithPrefix: tcpip.AddressWithPrefix{Address: address(l.addrs.guest), PrefixLen: l.cfg.Net.Bits()},
@@ -88,7 +88,7 @@ func plug(t testing.TB, l *Link, offloads netdev.Offloads) *guest {
 
 func (g *guest) transmit(ctx context.Context) {
 	q := g.link.Queue(0)
-	head := make([]byte, netdev.HeaderSize)
+	head := make([]byte, ethernet.HeaderSize)
 	for {
 		pkt := g.end.ReadContext(ctx)
 		if pkt == nil {
@@ -104,30 +104,30 @@ func (g *guest) transmit(ctx context.Context) {
 	}
 }
 
-func (g *guest) receive(ctx context.Context, offloads netdev.Offloads) {
+func (g *guest) receive(ctx context.Context, offloads ethernet.Offloads) {
 	q := g.link.Queue(0)
-	size := netdev.HeaderSize + 18 + g.link.Info().MTU
+	size := ethernet.HeaderSize + 18 + g.link.Info().MTU
 	if offloads != 0 {
-		size = netdev.MaxFrame
+		size = ethernet.MaxFrame
 	}
 	p := make([]byte, size)
 	for q.Wait(ctx) == nil {
 		for {
-			n, err := q.Receive([][]byte{p[:netdev.HeaderSize], p[netdev.HeaderSize : size/2], p[size/2:]})
+			n, err := q.Receive([][]byte{p[:ethernet.HeaderSize], p[ethernet.HeaderSize : size/2], p[size/2:]})
 			if err != nil {
 				panic(err)
 			}
 			if n == 0 {
 				break
 			}
-			h := netdev.ParseHeader(p)
-			if offloads == 0 && h != (netdev.Header{}) {
+			h := ethernet.ParseHeader(p)
+			if offloads == 0 && h != (ethernet.Header{}) {
 				panic(fmt.Sprintf("the guest has no offloads: %+v", h))
 			}
 			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
-				Payload: buffer.MakeWithData(append([]byte(nil), p[netdev.HeaderSize:n]...)),
+				Payload: buffer.MakeWithData(append([]byte(nil), p[ethernet.HeaderSize:n]...)),
 			})
-			g.end.trusted.Store(h.Flags&netdev.HeaderNeedsChecksum != 0)
+			g.end.trusted.Store(h.Flags&ethernet.HeaderNeedsChecksum != 0)
 			g.end.InjectInbound(0, pkt)
 			pkt.DecRef()
 		}

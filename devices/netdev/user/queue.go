@@ -10,7 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
-	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/devices/ethernet"
 )
 
 // A queue carries frames between the guest and the stack: one copy each way.
@@ -19,7 +19,7 @@ type queue struct {
 	arrived chan struct{}
 	// pending is what is left of a large segment that the guest does not take.
 	pending [][]byte
-	head    [netdev.HeaderSize]byte
+	head    [ethernet.HeaderSize]byte
 }
 
 func (q *queue) init(l *Link) {
@@ -36,31 +36,31 @@ func (q *queue) WriteNotify() {
 	}
 }
 
-// Send implements netdev.Queue.
+// Send implements ethernet.Queue.
 func (q *queue) Send(frame [][]byte) error {
 	if q.link.ctx.Err() != nil {
-		return fmt.Errorf("user network: %w", netdev.ErrClosed)
+		return fmt.Errorf("user network: %w", ethernet.ErrClosed)
 	}
 	size := 0
 	for _, s := range frame {
-		if size += len(s); size > netdev.MaxFrame {
-			return fmt.Errorf("user network: %w: it has more than %d bytes", netdev.ErrFrame, netdev.MaxFrame)
+		if size += len(s); size > ethernet.MaxFrame {
+			return fmt.Errorf("user network: %w: it has more than %d bytes", ethernet.ErrFrame, ethernet.MaxFrame)
 		}
 	}
-	if size < netdev.HeaderSize+header.EthernetMinimumSize {
-		return fmt.Errorf("user network: %w: it has %d bytes", netdev.ErrFrame, size)
+	if size < ethernet.HeaderSize+header.EthernetMinimumSize {
+		return fmt.Errorf("user network: %w: it has %d bytes", ethernet.ErrFrame, size)
 	}
 	view := buffer.NewViewSize(size)
 	p := view.AsSlice()
 	for _, s := range frame {
 		p = p[copy(p, s):]
 	}
-	h := netdev.ParseHeader(view.AsSlice())
-	view.TrimFront(netdev.HeaderSize)
+	h := ethernet.ParseHeader(view.AsSlice())
+	view.TrimFront(ethernet.HeaderSize)
 	trusted, err := q.link.check(h, view.AsSlice())
 	if err != nil {
 		view.Release()
-		return fmt.Errorf("user network: %w: %w", netdev.ErrFrame, err)
+		return fmt.Errorf("user network: %w: %w", ethernet.ErrFrame, err)
 	}
 	if !q.link.concerns(view.AsSlice()) {
 		view.Release()
@@ -76,15 +76,15 @@ func (q *queue) Send(frame [][]byte) error {
 // check compares a header with its frame, and tells whether the frame's checksums
 // need not be checked: they are still to be made, and there was no wire to damage
 // the bytes.
-func (l *Link) check(h netdev.Header, frame []byte) (trusted bool, err error) {
+func (l *Link) check(h ethernet.Header, frame []byte) (trusted bool, err error) {
 	large := false
-	switch h.Segment &^ netdev.SegmentECN {
-	case netdev.SegmentNone:
-	case netdev.SegmentTCP4:
+	switch h.Segment &^ ethernet.SegmentECN {
+	case ethernet.SegmentNone:
+	case ethernet.SegmentTCP4:
 		if large = true; h.SegmentSize == 0 {
 			return false, fmt.Errorf("a large segment with gso_size 0")
 		}
-		if h.Flags&netdev.HeaderNeedsChecksum == 0 {
+		if h.Flags&ethernet.HeaderNeedsChecksum == 0 {
 			return false, fmt.Errorf("a large segment without VIRTIO_NET_HDR_F_NEEDS_CSUM")
 		}
 	default:
@@ -93,7 +93,7 @@ func (l *Link) check(h netdev.Header, frame []byte) (trusted bool, err error) {
 	if most := l.cfg.MTU + header.EthernetMinimumSize; !large && len(frame) > most {
 		return false, fmt.Errorf("%d bytes; with the MTU of %d it can have %d", len(frame), l.cfg.MTU, most)
 	}
-	if h.Flags&netdev.HeaderNeedsChecksum != 0 {
+	if h.Flags&ethernet.HeaderNeedsChecksum != 0 {
 		if end := int(h.ChecksumStart) + int(h.ChecksumOffset) + 2; end > len(frame) {
 			return false, fmt.Errorf("checksum at %d of %d bytes", end-2, len(frame))
 		}
@@ -131,10 +131,10 @@ func (l *Link) concerns(frame []byte) bool {
 	return false
 }
 
-// Receive implements netdev.Queue.
+// Receive implements ethernet.Queue.
 func (q *queue) Receive(frame [][]byte) (int, error) {
 	if q.link.ctx.Err() != nil {
-		return 0, fmt.Errorf("user network: %w", netdev.ErrClosed)
+		return 0, fmt.Errorf("user network: %w", ethernet.ErrClosed)
 	}
 	if len(q.pending) > 0 {
 		p := q.pending[0]
@@ -167,7 +167,7 @@ func scatter(segments [][]byte, parts ...[]byte) (int, error) {
 		room += len(s)
 	}
 	if n > room {
-		return 0, fmt.Errorf("user network: %w: %d bytes, room for %d", netdev.ErrTooLong, n, room)
+		return 0, fmt.Errorf("user network: %w: %d bytes, room for %d", ethernet.ErrTooLong, n, room)
 	}
 	i, off := 0, 0
 	for _, p := range parts {
@@ -182,12 +182,12 @@ func scatter(segments [][]byte, parts ...[]byte) (int, error) {
 	return n, nil
 }
 
-// Wait implements netdev.Queue.
+// Wait implements ethernet.Queue.
 func (q *queue) Wait(ctx context.Context) error {
 	for {
 		switch {
 		case q.link.ctx.Err() != nil:
-			return fmt.Errorf("user network: %w", netdev.ErrClosed)
+			return fmt.Errorf("user network: %w", ethernet.ErrClosed)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case len(q.pending) > 0 || q.link.end.NumQueued() > 0:

@@ -7,7 +7,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
-	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/devices/ethernet"
 )
 
 // cut makes frames with headers, of at most the packet's MSS each and with all
@@ -26,10 +26,10 @@ func cut(pkt *stack.PacketBuffer) [][]byte {
 	var frames [][]byte
 	for off := 0; off == 0 || off < len(payload); off += mss {
 		part := payload[off:min(off+mss, len(payload))]
-		p := make([]byte, netdev.HeaderSize, netdev.HeaderSize+headers+len(part))
-		netdev.Header{}.Put(p)
+		p := make([]byte, ethernet.HeaderSize, ethernet.HeaderSize+headers+len(part))
+		ethernet.Header{}.Put(p)
 		p = append(append(p, whole[:headers]...), part...)
-		frame := p[netdev.HeaderSize:]
+		frame := p[ethernet.HeaderSize:]
 
 		ip := header.IPv4(frame[l3:])
 		ip.SetTotalLength(uint16(len(ip)))

@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 
+	"github.com/huskvm/husk/devices/ethernet"
 	"github.com/huskvm/husk/devices/netdev"
 )
 
@@ -52,7 +53,7 @@ func exchange(t testing.TB, c conn, n int) {
 	require.True(t, bytes.Equal(want, got), "%d of %d bytes", len(got), len(want))
 }
 
-var offloads = map[string]netdev.Offloads{"plain": 0, "checksum": netdev.Checksum, "tso": netdev.Checksum | netdev.TSO4}
+var offloads = map[string]ethernet.Offloads{"plain": 0, "checksum": ethernet.Checksum, "tso": ethernet.Checksum | ethernet.TSO4}
 
 func TestTCPOutward(t *testing.T) {
 	port := listen(t, echo)
@@ -323,10 +324,10 @@ func TestClose(t *testing.T) {
 	for err = <-waiting; err == nil; { // a frame may have been there
 		err = l.Queue(0).Wait(context.Background())
 	}
-	require.ErrorIs(t, err, netdev.ErrClosed)
-	require.ErrorIs(t, l.Queue(0).Send([][]byte{make([]byte, 100)}), netdev.ErrClosed)
+	require.ErrorIs(t, err, ethernet.ErrClosed)
+	require.ErrorIs(t, l.Queue(0).Send([][]byte{make([]byte, 100)}), ethernet.ErrClosed)
 	_, err = l.Queue(0).Receive([][]byte{make([]byte, 100)})
-	require.ErrorIs(t, err, netdev.ErrClosed)
+	require.ErrorIs(t, err, ethernet.ErrClosed)
 	require.NoError(t, l.Close())
 	g.stop()
 	in.Close()  //nolint:errcheck // a test

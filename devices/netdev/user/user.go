@@ -19,7 +19,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
+	gvisorethernet "gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -27,6 +27,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"github.com/huskvm/husk/devices/ethernet"
 	"github.com/huskvm/husk/devices/netdev"
 )
 
@@ -138,7 +139,7 @@ func (l *Link) start() error {
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
 	for _, err := range []tcpip.Error{
-		l.stack.CreateNIC(nic, ethernet.New(l.end)),
+		l.stack.CreateNIC(nic, gvisorethernet.New(l.end)),
 		l.stack.AddProtocolAddress(nic, l.protocolAddress(l.addrs.gateway), stack.AddressProperties{}),
 		l.stack.AddProtocolAddress(nic, l.protocolAddress(l.addrs.dns), stack.AddressProperties{PEB: stack.NeverPrimaryEndpoint}),
 		// The stack stands for every address there is.
@@ -196,16 +197,16 @@ func (l *Link) tuneTCP() error {
 }
 
 // Info implements netdev.Link.
-func (l *Link) Info() netdev.Info {
-	all := netdev.Checksum | netdev.TSO4 | netdev.ECN
-	return netdev.Info{MTU: l.cfg.MTU, Queues: 1, Takes: all, Gives: all &^ netdev.ECN}
+func (l *Link) Info() ethernet.Info {
+	all := ethernet.Checksum | ethernet.TSO4 | ethernet.ECN
+	return ethernet.Info{MTU: l.cfg.MTU, Queues: 1, Takes: all, Gives: all &^ ethernet.ECN}
 }
 
 // Queue implements netdev.Link.
-func (l *Link) Queue(int) netdev.Queue { return &l.queue }
+func (l *Link) Queue(int) ethernet.Queue { return &l.queue }
 
 // SetOffloads implements netdev.Link.
-func (l *Link) SetOffloads(o netdev.Offloads) error {
+func (l *Link) SetOffloads(o ethernet.Offloads) error {
 	l.end.offloads.Store(uint32(o))
 	return nil
 }

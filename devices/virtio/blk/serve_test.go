@@ -130,8 +130,8 @@ func exercise(ctx context.Context, t *testing.T, r *virtiotest.Ring, first, sect
 // nullDisk does nothing, at once.
 type nullDisk struct{}
 
-func (nullDisk) ReadAt([][]byte, int64) error        { return nil }
-func (nullDisk) WriteAt([][]byte, int64) error       { return nil }
+func (nullDisk) ReadAt([][]byte, int64) error         { return nil }
+func (nullDisk) WriteAt([][]byte, int64) error        { return nil }
 func (nullDisk) Flush() error                         { return nil }
 func (nullDisk) Discard(int64, int64) error           { return nil }
 func (nullDisk) WriteZeroes(int64, int64, bool) error { return nil }

@@ -26,6 +26,19 @@ type Chain struct {
 
 	head     uint16
 	segments [][]byte // Out, then In, as they were at first
+	gpas     []uint64 // of the segments
+	outs     int      // how many of them are Out
+}
+
+// InRanges yields the guest-physical address and the length in bytes of each
+// buffer of In, for requests that are about the memory itself. It holds before
+// anything was read or written.
+func (c *Chain) InRanges(yield func(gpa, n uint64) bool) {
+	for i := c.outs; i < len(c.segments); i++ {
+		if !yield(c.gpas[i], uint64(len(c.segments[i]))) {
+			return
+		}
+	}
 }
 
 // Read copies the front of Out into p and takes it off: less than p holds only
@@ -109,7 +122,7 @@ func (q *Queue) walk(c *Chain, head uint16) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w at descriptor %d: %s", ErrBadChain, head, fmt.Sprintf(format, args...))
 	}
-	c.head, c.segments = head, c.segments[:0]
+	c.head, c.segments, c.gpas = head, c.segments[:0], c.gpas[:0]
 	table, size, limit := q.desc, int(q.size), int(q.size)
 	indirect, outs, total := false, -1, uint64(0)
 	for i, n := int(head), 0; ; n++ {
@@ -157,7 +170,7 @@ func (q *Queue) walk(c *Chain, head uint16) error {
 			if err != nil {
 				return bad("buffer: %v", err)
 			}
-			c.segments = append(c.segments, s)
+			c.segments, c.gpas = append(c.segments, s), append(c.gpas, d.addr)
 		}
 		if d.flags&flagNext == 0 {
 			break
@@ -167,6 +180,7 @@ func (q *Queue) walk(c *Chain, head uint16) error {
 	if outs < 0 {
 		outs = len(c.segments)
 	}
+	c.outs = outs
 	c.Out, c.In = c.segments[:outs:outs], c.segments[outs:]
 	return nil
 }

@@ -111,6 +111,26 @@ func TestReadAndWriteCrossBuffers(t *testing.T) {
 
 // TestATableBehindDirectDescriptors is the unusual layout that §2.7.5.3.2 has
 // devices accept, with the write flag on the table, which they ignore.
+func TestTheAddressesOfBuffers(t *testing.T) {
+	forAll(t, func(t *testing.T, f queue.Features) {
+		r, q, mem := pair(t, 8, f)
+		r.Add(virtiotest.Out([]byte("head")), virtiotest.In(0), virtiotest.In(3), virtiotest.In(5))
+		r.Add(virtiotest.In(7))
+		r.Publish()
+		for range 2 {
+			c := next(t, q)
+			i := 0
+			for gpa, n := range c.InRanges {
+				require.Same(t, &c.In[i][0], &mem.At(gpa, n)[0])
+				require.EqualValues(t, len(c.In[i]), n)
+				i++
+			}
+			require.Equal(t, len(c.In), i)
+			q.Push(c, 0)
+		}
+	})
+}
+
 func TestATableBehindDirectDescriptors(t *testing.T) {
 	r, q, mem := pair(t, 4, queue.Features{IndirectDesc: true})
 	data, table := mem.Alloc(64), mem.Alloc(64)

@@ -1,4 +1,4 @@
-package netdev
+package ethernet
 
 import "encoding/binary"
 
