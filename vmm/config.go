@@ -32,6 +32,10 @@ type Config struct {
 	// Append is added to the command line, wherever that is from.
 	Append string
 
+	// Name is the machine's: its guest is offered it as a host name, and the
+	// addresses of its network cards follow from it. Default "husk".
+	Name string
+
 	// Memory is the guest's RAM in bytes, a multiple of 2 MiB, at least
 	// 16 MiB. Default 512 MiB.
 	Memory uint64
@@ -44,6 +48,14 @@ type Config struct {
 
 	// Disks are block devices, in the order in which Linux names them: vda, vdb…
 	Disks []disk.Spec
+	// Networks are network cards, in the order in which Linux finds them.
+	Networks []Network
+	// Console is the other end of a virtio console (hvc0 in a Linux guest); nil
+	// for none. Unlike Serial it carries the size of a window: VM.Resize.
+	Console *Serial
+	// Balloon gives the guest a memory balloon, which also returns to the host
+	// what memory the guest does not use (free page reporting).
+	Balloon bool
 	// Entropy gives the guest a source of random numbers (virtio-rng).
 	Entropy bool
 	// Transport is where the guest finds Disks and the like. Default TransportPCI.
@@ -70,7 +82,7 @@ type CPU struct {
 	Add, Remove []string
 }
 
-// Serial is what the guest's serial port is connected to.
+// Serial is what the guest's serial port, or its virtio console, is connected to.
 type Serial struct {
 	// In is what the guest receives; nil for nothing. It is read only as fast
 	// as the guest takes it. When In is also an interface{ SetReadDeadline(time.Time) error }

@@ -37,16 +37,25 @@ const (
 // panicBanners are how the banner's line begins.
 var panicBanners = [][]byte{[]byte("\n" + panicBanner), []byte("] " + panicBanner)}
 
+// watch watches what a guest sends to end, which may be nil.
+func watch(end *Serial) *consoleWatch {
+	w := &consoleWatch{}
+	if end != nil {
+		w.out = end.Out
+	}
+	return w
+}
+
 // Write implements io.Writer.
 func (w *consoleWatch) Write(p []byte) (int, error) {
-	w.watch(p)
+	w.look(p)
 	if w.out == nil {
 		return len(p), nil
 	}
 	return w.out.Write(p)
 }
 
-func (w *consoleWatch) watch(p []byte) {
+func (w *consoleWatch) look(p []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.seen {

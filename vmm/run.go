@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/huskvm/husk/devices/netdev"
 )
 
 // panicGrace is how long a kernel that has reported its panic may go on to
@@ -71,6 +74,9 @@ func (vm *VM) wait(ctx context.Context) Result {
 // the pvpanic driver.
 func (vm *VM) blamePanic(r *Result) {
 	line, onConsole := vm.console.panicked()
+	if !onConsole {
+		line, onConsole = vm.hvcWatch.panicked()
+	}
 	reported := false
 	select {
 	case <-vm.panicking:
@@ -113,38 +119,53 @@ func (vm *VM) setRunning(on bool) error {
 	return nil
 }
 
-// startConsole connects the serial port. The function it returns waits until
-// all output is out and ends both directions.
+// startConsole connects the serial port and the virtio console. The function it
+// returns waits until all output is out and ends both directions.
 func (vm *VM) startConsole() (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var output, input sync.WaitGroup
+	var output sync.WaitGroup
 	var failed error
 	output.Go(func() {
 		if err := vm.board.serial.Serve(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			failed = err
 		}
 	})
-	var in io.Reader
-	if vm.cfg.Serial != nil {
-		in = vm.cfg.Serial.In
-	}
-	if in != nil {
-		input.Go(func() { vm.feed(ctx, in) })
+	stopSerial := vm.startInput(ctx, vm.cfg.Serial, vm.board.serial.Input)
+	stopHVC := func() {}
+	if vm.hvc != nil {
+		stopHVC = vm.startInput(ctx, vm.cfg.Console, vm.hvc.Input)
 	}
 	return func() error {
 		cancel()
 		output.Wait()
-		// A read that cannot be interrupted stays behind until its next byte.
-		if d, ok := in.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(time.Unix(1, 0)) == nil {
-			input.Wait()
-			_ = d.SetReadDeadline(time.Time{})
+		if vm.hvc != nil {
+			failed = errors.Join(failed, vm.hvc.Flush(context.Background()))
 		}
+		stopSerial()
+		stopHVC()
 		return failed
 	}
 }
 
-// feed gives the serial port what comes from in, as fast as the guest takes it.
-func (vm *VM) feed(ctx context.Context, in io.Reader) {
+// startInput has the guest receive what comes from an end's In, if there is one.
+// The function it returns, called after the end of ctx, waits for the last of it.
+func (vm *VM) startInput(ctx context.Context, end *Serial, give func(context.Context, []byte) (int, error)) (stop func()) {
+	if end == nil || end.In == nil {
+		return func() {}
+	}
+	var input sync.WaitGroup
+	input.Go(func() { vm.feed(ctx, end.In, give) })
+	return func() {
+		// A read that cannot be interrupted stays behind until its next byte.
+		if d, ok := end.In.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(time.Unix(1, 0)) == nil {
+			input.Wait()
+			_ = d.SetReadDeadline(time.Time{})
+		}
+	}
+}
+
+// feed gives the guest what comes from in, as fast as it takes it.
+func (vm *VM) feed(ctx context.Context, in io.Reader, give func(context.Context, []byte) (int, error)) {
 	buf := make([]byte, 512)
 	for ctx.Err() == nil {
 		n, err := in.Read(buf)
@@ -152,13 +173,13 @@ func (vm *VM) feed(ctx context.Context, in io.Reader) {
 			return // the machine may be closed by now
 		}
 		if n > 0 {
-			if _, err := vm.board.serial.Input(ctx, buf[:n]); err != nil {
+			if _, err := give(ctx, buf[:n]); err != nil {
 				return
 			}
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
-				vm.log.Warn("no more input for the serial port", "err", err)
+				vm.log.Warn("no more input for the guest's console", "err", err)
 			}
 			return
 		}
@@ -178,6 +199,34 @@ func (vm *VM) PowerButton() {
 // Break sends a break on the serial port, which Linux takes for the SysRq key. It
 // waits until the guest has room for it, or ctx ends.
 func (vm *VM) Break(ctx context.Context) error { return vm.board.serial.Break(ctx) }
+
+// Resize tells the guest the size of the window that Console is shown in, in
+// characters. Without a Console it does nothing.
+func (vm *VM) Resize(columns, rows int) {
+	if vm.hvc != nil {
+		vm.hvc.Resize(uint16(columns), uint16(rows))
+	}
+}
+
+// Published are the ports that user networks have published, with the host's ports
+// that were chosen.
+func (vm *VM) Published() []netdev.Publish { return slices.Clone(vm.published) }
+
+// SetBalloon asks the guest to give up bytes of its memory, or to take them back.
+func (vm *VM) SetBalloon(bytes uint64) error {
+	if vm.balloon == nil {
+		return errors.New("the machine has no balloon")
+	}
+	return vm.balloon.SetTarget(bytes)
+}
+
+// Balloon is how many bytes of its memory the guest has given up.
+func (vm *VM) Balloon() uint64 {
+	if vm.balloon == nil {
+		return 0
+	}
+	return vm.balloon.Actual()
+}
 
 // Pause stops all vCPUs between two instructions, and all devices between two
 // requests, until Resume or the end of Run. It returns when nothing goes on. A

@@ -29,10 +29,10 @@ const (
 	MaxCPUs = 64
 	// DefaultCommandLine is what husk boot starts a kernel with: its console on
 	// the serial port, and a reboot at once when it panics, which ends the run.
-	DefaultCommandLine = "console=" + defaultConsole + " panic=-1"
+	DefaultCommandLine = "console=ttyS0 panic=-1"
 
-	defaultConsole = "ttyS0"
-	defaultKVM     = "/dev/kvm"
+	defaultName = "husk"
+	defaultKVM  = "/dev/kvm"
 )
 
 // withDefaults fills in what c leaves open.
@@ -45,6 +45,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CPUs == 0 {
 		c.CPUs = 1
+	}
+	if c.Name == "" {
+		c.Name = defaultName
 	}
 	if c.Transport == "" {
 		c.Transport = TransportPCI
@@ -65,6 +68,9 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%w: no kernel given, nor a disk to look for one", ErrConfig)
 	}
 	if _, err := ParseTransport(string(c.Transport)); err != nil {
+		return err
+	}
+	if err := c.validateNetworks(); err != nil {
 		return err
 	}
 	if n, most := len(c.parts()), c.Transport.maxVirtio(); n > most {

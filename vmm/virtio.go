@@ -12,10 +12,8 @@ import (
 	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/devices/pci"
 	"github.com/huskvm/husk/devices/virtio"
-	"github.com/huskvm/husk/devices/virtio/blk"
 	"github.com/huskvm/husk/devices/virtio/mmio"
 	virtiopci "github.com/huskvm/husk/devices/virtio/pci"
-	"github.com/huskvm/husk/devices/virtio/rng"
 )
 
 // A Transport is how a guest finds and talks to its virtio devices.
@@ -27,55 +25,11 @@ const (
 	TransportMMIO Transport = "mmio" // registers that ACPI and the command line announce
 )
 
-// A part is a virtio device as a Config asks for it.
-type part struct {
-	name string
-	make func(vm *VM) (virtio.Device, error)
-}
-
-// parts are the virtio devices of c, in the order of their slots.
-func (c Config) parts() []part {
-	var parts []part
-	for i, d := range c.Disks {
-		parts = append(parts, part{fmt.Sprintf("virtio-blk %s", d.File), func(vm *VM) (virtio.Device, error) {
-			return newBlock(vm.disks[i], vm.cfg.CPUs)
-		}})
-	}
-	if c.Entropy {
-		parts = append(parts, part{"virtio-rng", func(*VM) (virtio.Device, error) { return rng.New(nil), nil }})
-	}
-	return parts
-}
-
-func newBlock(d *disk.Disk, cpus int) (virtio.Device, error) {
-	t, spec := d.Topology(), d.Spec()
-	return blk.New(blk.Config{
-		Disk: d, Size: d.Size(), BlockSize: t.Logical, PhysicalSize: t.Physical, ReadOnly: d.ReadOnly(),
-		Discard: spec.Discard, Serial: spec.Serial, Depth: spec.IODepth, Queues: min(cpus, maxBlockQueues),
-	})
-}
-
-// maxBlockQueues bounds a disk's queues: each takes a goroutine and a vector,
-// and one file does not go faster by more.
-const maxBlockQueues = 4
-
 // A plugged is a virtio device in its slot, whatever the transport.
 type plugged interface {
 	Pause(context.Context) error
 	Resume()
 	Close()
-}
-
-func (vm *VM) openDisks() error {
-	for _, spec := range vm.cfg.Disks {
-		d, err := disk.Open(spec, vm.log)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrConfig, err)
-		}
-		vm.onClose(d.Close)
-		vm.disks = append(vm.disks, d)
-	}
-	return nil
 }
 
 // findKernel looks for what to boot on the first disk, where c names no kernel.
@@ -99,9 +53,17 @@ func (c *Config) findKernel(disks []*disk.Disk) error {
 		c.Initrds = found.Initrds
 	}
 	if c.CommandLine == "" {
-		c.CommandLine = diskboot.AddConsole(found.CommandLine, defaultConsole)
+		c.CommandLine = diskboot.AddConsole(found.CommandLine, c.mainConsole())
 	}
 	return nil
+}
+
+// mainConsole is the kernel's console, as Linux names it: the one that the user sees.
+func (c Config) mainConsole() string {
+	if c.Serial == nil && c.Console != nil {
+		return "hvc0"
+	}
+	return "ttyS0"
 }
 
 // diskReader is a disk as an io.ReaderAt.

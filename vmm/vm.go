@@ -10,7 +10,10 @@ import (
 
 	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/devices/disk"
+	"github.com/huskvm/husk/devices/netdev"
 	"github.com/huskvm/husk/devices/pvpanic"
+	"github.com/huskvm/husk/devices/virtio/balloon"
+	"github.com/huskvm/husk/devices/virtio/console"
 	"github.com/huskvm/husk/firmware/acpi"
 	"github.com/huskvm/husk/kvm"
 	"github.com/huskvm/husk/vmm/cpuid"
@@ -36,7 +39,13 @@ type VM struct {
 
 	interrupts *interruptTable
 	disks      []*disk.Disk
+	links      []netdev.Link
+	published  []netdev.Publish
 	virtio     []plugged
+
+	hvc      *console.Device // nil without
+	hvcWatch *consoleWatch
+	balloon  *balloon.Device // nil without
 
 	outcome   chan Result   // the first, and only the first
 	panicking chan struct{} // closed when the guest says that it panics
@@ -85,6 +94,7 @@ func build(cfg Config, before func(step string) error) (_ *VM, err error) {
 		{"interrupt controllers", vm.createIRQChip},
 		{"chips", vm.createBoard},
 		{"disks", vm.openDisks},
+		{"networks", vm.openNetworks},
 		{"virtio devices", vm.plugVirtio},
 		{"firmware", vm.writeFirmware},
 		{"kernel", vm.loadKernel},
@@ -189,10 +199,7 @@ func (vm *VM) createIRQChip() error {
 }
 
 func (vm *VM) createBoard() (err error) {
-	vm.console = &consoleWatch{}
-	if vm.cfg.Serial != nil {
-		vm.console.out = vm.cfg.Serial.Out
-	}
+	vm.console, vm.hvcWatch = watch(vm.cfg.Serial), watch(vm.cfg.Console)
 	vm.board, err = newBoard(vm.cfg, wires{
 		line:    vm.line,
 		stop:    vm.stop,

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/huskvm/husk/devices/disk"
+	"github.com/huskvm/husk/devices/netdev"
 	"github.com/huskvm/husk/internal/hostkernel"
 	"github.com/huskvm/husk/vmm"
 )
@@ -31,7 +32,12 @@ type bootFlags struct {
 	cpu       string
 	backing   string
 	serial    string
+	console   string
 	disks     []string
+	networks  []string
+	publish   []string
+	name      string
+	balloon   bool
 	rng       bool
 	transport string
 	timeout   time.Duration
@@ -58,8 +64,8 @@ On a terminal all keys go to the guest, but for Ctrl-A followed by
   B       send a break, which Linux takes for the SysRq key
   H       list these keys
   Ctrl-A  send Ctrl-A
-A serial line does not carry the window's size: run "stty rows R cols C" in the guest,
-or resize where it has it.
+A serial line does not carry the window's size: run "stty rows R cols C" in the guest, or
+give it a virtio console (--console stdio), which follows the window.
 
 SIGINT, SIGTERM and SIGHUP press the guest's power button. A second one, or the first
 where there is no guest yet, ends husk at once, with 128 and the signal's number as exit
@@ -81,6 +87,8 @@ husk boot -k bzImage -i initrd.img -a "quiet"
 husk boot -k bzImage -i test.cpio --timeout 1m --debug-exit --stats stats.json </dev/null
 # A disk image by its own kernel, thrown away what the guest writes
 husk boot -d debian.qcow2,snapshot=on -m 1G
+# The same on a network, with its SSH server at port 2222 of this host
+husk boot -d debian.qcow2 -m 1G -p 2222:22
 # What would be loaded where, without starting anything
 husk boot -k vmlinux -m 5G -c 4 --dry-run`,
 		define: func(fs *pflag.FlagSet) runner {
@@ -110,6 +118,11 @@ func (f *bootFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.backing, "memory-backing", "thp", "what RAM is `MADE` of: thp (transparent huge pages), hugetlb (reserved huge pages), shared (a memfd)")
 	fs.StringVar(&f.serial, "serial", "stdio", "the `END` of the serial console: stdio, file:PATH, none")
 	fs.StringArrayVarP(&f.disks, "disk", "d", nil, "a disk: `IMAGE`[,format=raw|qcow2][,ro][,snapshot=on][,cache=writeback|direct|unsafe][,discard=on][,serial=TEXT][,iodepth=N]; repeatable. Without --kernel, the first one's own kernel is booted")
+	fs.StringArrayVarP(&f.networks, "net", "n", nil, "a network card on `NETWORK`: user[,hostloopback=on][,mtu=N][,net=10.0.2.0/24] (no root needed), tap=NAME[,queues=N][,mtu=N], or none; each with [,mac=ADDRESS]; repeatable (default: none, or user where a port is published)")
+	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "publish a port of the guest: `[ADDR:]HOST:GUEST[/udp]`, with ADDR 127.0.0.1 by default, and HOST 0 for one that is free; repeatable")
+	fs.StringVar(&f.name, "name", "", "the machine's `NAME`, from which its network addresses follow (default: that of the first disk's file, or husk)")
+	fs.StringVar(&f.console, "console", "none", "the `END` of a virtio console (hvc0), which follows the window's size: stdio, file:PATH, none. With stdio, --serial is none unless given")
+	fs.BoolVar(&f.balloon, "balloon", false, "give the guest a memory balloon that returns free memory to the host")
 	fs.BoolVar(&f.rng, "rng", false, "give the guest a source of random numbers (default: where it has a disk)")
 	fs.StringVar(&f.transport, "transport", "pci", "the `WAY` to disks and the like: pci, or mmio for kernels without PCI")
 	fs.DurationVar(&f.timeout, "timeout", 0, "end the guest after this `TIME`, as 30s or 5m (default: never)")
@@ -143,8 +156,16 @@ func (f *bootFlags) check(fs *pflag.FlagSet) error {
 			return usagef("--%s %q: must be one of %s", choice.flag, choice.value, strings.ReplaceAll(choice.choices, " ", ", "))
 		}
 	}
-	if path, isFile := strings.CutPrefix(f.serial, serialFile); f.serial != "stdio" && f.serial != "none" && (!isFile || path == "") {
-		return usagef("--serial %q: must be stdio, none or file:PATH", f.serial)
+	if f.console == "stdio" && !fs.Changed("serial") {
+		f.serial = "none"
+	}
+	for _, end := range []struct{ flag, value string }{{"serial", f.serial}, {"console", f.console}} {
+		if path, isFile := strings.CutPrefix(end.value, serialFile); end.value != "stdio" && end.value != "none" && (!isFile || path == "") {
+			return usagef("--%s %q: must be stdio, none or file:PATH", end.flag, end.value)
+		}
+	}
+	if f.serial == "stdio" && f.console == "stdio" {
+		return usagef("--serial and --console cannot both be stdio; give one of them a file, or none")
 	}
 	return nil
 }
@@ -234,6 +255,17 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 		}
 		cfg.Disks = append(cfg.Disks, spec)
 	}
+	if cfg.Networks, err = f.parseNetworks(); err != nil {
+		return cfg, nil, err
+	}
+	cfg.Name = f.name
+	if cfg.Name == "" && len(cfg.Disks) > 0 {
+		base := filepath.Base(cfg.Disks[0].File)
+		cfg.Name = strings.TrimSuffix(base, filepath.Ext(base))
+	}
+	cfg.Balloon = f.balloon
+	// The ends are opened later; here it counts which there are.
+	cfg.Serial, cfg.Console = endOf(f.serial), endOf(f.console)
 	cfg.Entropy = f.rng || len(f.disks) > 0 && !fs.Changed("rng")
 	cfg.Append = strings.Join(f.added, " ")
 	switch {
@@ -241,6 +273,9 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 		cfg.CommandLine = f.cmdline
 	case f.kernel != "":
 		cfg.CommandLine = vmm.DefaultCommandLine
+		if f.console == "stdio" {
+			cfg.CommandLine = strings.Replace(cfg.CommandLine, "ttyS0", "hvc0", 1)
+		}
 	}
 
 	if f.kernel != "" {
@@ -258,6 +293,51 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 		cfg.Initrds, files = append(cfg.Initrds, initrd), append(files, closer)
 	}
 	return cfg, files, cfg.Validate()
+}
+
+// endOf stands for the end of a console until that is opened.
+func endOf(name string) *vmm.Serial {
+	if name == "none" {
+		return nil
+	}
+	return &vmm.Serial{}
+}
+
+// parseNetworks reads --net and --publish. Ports are published by the first user
+// network, which is there for that if no other is.
+func (f *bootFlags) parseNetworks() ([]vmm.Network, error) {
+	var networks []vmm.Network
+	first := -1
+	for _, text := range f.networks {
+		o, err := netdev.ParseOptions(text)
+		if err != nil {
+			return nil, inputError{"--net", err}
+		}
+		if o.Kind == netdev.KindNone {
+			if len(f.networks) > 1 || len(f.publish) > 0 {
+				return nil, usagef("--net none: it stands for no network at all, so give no other and publish no port")
+			}
+			return nil, nil
+		}
+		if o.Kind == netdev.KindUser && first < 0 {
+			first = len(networks)
+		}
+		networks = append(networks, vmm.Network{Options: o})
+	}
+	for _, text := range f.publish {
+		p, err := netdev.ParsePublish(text)
+		if err != nil {
+			return nil, inputError{"--publish", err}
+		}
+		if first < 0 {
+			if len(networks) > 0 {
+				return nil, usagef("--publish %s: ports are published by a user network; add --net user", text)
+			}
+			networks, first = []vmm.Network{{Options: netdev.Options{Kind: netdev.KindUser}}}, 0
+		}
+		networks[first].Publish = append(networks[first].Publish, p)
+	}
+	return networks, nil
 }
 
 // An inputError says which input is wrong. That is more than vmm's word for all
@@ -323,7 +403,7 @@ func (f *bootFlags) labArgs(fs *pflag.FlagSet) ([]string, error) {
 				if v != "-" {
 					v = absolute(v)
 				}
-			case "serial":
+			case "serial", "console":
 				if path, ok := strings.CutPrefix(v, serialFile); ok {
 					v = serialFile + absolute(path)
 				}

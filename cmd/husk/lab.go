@@ -120,8 +120,10 @@ func huskInLab(ctx context.Context, e *env, args []string) (int, error) {
 	o := lab.Options{}
 	for _, arg := range args {
 		path, ok := strings.CutPrefix(arg, "--stats=")
-		if !ok {
-			path, ok = strings.CutPrefix(arg, "--serial="+serialFile)
+		for _, flag := range []string{"--serial=", "--console="} {
+			if !ok {
+				path, ok = strings.CutPrefix(arg, flag+serialFile)
+			}
 		}
 		if d, isDisk := strings.CutPrefix(arg, "--disk="); isDisk {
 			spec, err := disk.ParseSpec(d)

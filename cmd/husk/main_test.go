@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/huskvm/husk/devices/netdev"
 	"github.com/huskvm/husk/internal/doctor"
 	"github.com/huskvm/husk/internal/term"
 	"github.com/huskvm/husk/vmm"
@@ -108,6 +109,8 @@ type fakeMachine struct {
 
 func (m *fakeMachine) Run(ctx context.Context) (*vmm.Result, error) { return m.host.run(ctx, m) }
 func (m *fakeMachine) Break(context.Context) error                  { m.breaks <- struct{}{}; return nil }
+func (m *fakeMachine) Resize(int, int)                              {}
+func (m *fakeMachine) Published() []netdev.Publish                  { return nil }
 func (m *fakeMachine) PowerButton()                                 { m.pressed <- struct{}{} }
 func (m *fakeMachine) Stats() vmm.Stats                             { return vmm.Stats{Exits: map[string]uint64{"io": 7}} }
 func (m *fakeMachine) Close() error                                 { m.host.closed++; return nil }

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/internal/term"
 	"github.com/huskvm/husk/vmm"
 )
 
@@ -27,6 +29,8 @@ type machine interface {
 	Run(ctx context.Context) (*vmm.Result, error)
 	PowerButton()
 	Break(ctx context.Context) error
+	Resize(columns, rows int)
+	Published() []netdev.Publish
 	Stats() vmm.Stats
 	Close() error
 }
@@ -76,7 +80,16 @@ func (s *session) run(ctx context.Context, figures statsFile) (int, error) {
 
 // boot boots the machine, again after each reboot if so asked.
 func (s *session) boot(ctx context.Context) (code int, err error) {
-	s.con, err = openConsole(s.env, s.flags.serial, map[byte]func(){
+	// The end that is this terminal is the one that husk's own words go to.
+	main, other := &s.cfg.Serial, &s.cfg.Console
+	mainEnd, otherEnd := s.flags.serial, s.flags.console
+	if otherEnd == "stdio" {
+		main, other, mainEnd, otherEnd = other, main, otherEnd, mainEnd
+	}
+	broken := func(err error) {
+		s.end(&stop{exitFailed, fmt.Sprintf("console output: %v; the guest was ended, for nobody saw it", err)})
+	}
+	s.con, err = openConsole(s.env, mainEnd, map[byte]func(){
 		'x': func() { s.end(&stop{code: exitOK}) },
 		'p': func() { s.ask(machine.PowerButton) },
 		'b': func() {
@@ -85,15 +98,19 @@ func (s *session) boot(ctx context.Context) (code int, err error) {
 			})
 		},
 		'h': func() { fmt.Fprint(s.con.stderr, consoleKeys) },
-	}, func(err error) {
-		s.end(&stop{exitFailed, fmt.Sprintf("console output: %v; the guest was ended, for nobody saw it", err)})
-	})
+	}, broken)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.con.Close()) }()
+	second, err := openConsole(s.env, otherEnd, nil, broken)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, second.Close()) }()
 
-	s.cfg.Serial, s.cfg.Log = s.con.serial, newLogger(s.con.stderr, s.flags.logLevel, s.flags.logFormat)
+	*main, *other = s.con.serial, second.serial
+	s.cfg.Log = newLogger(s.con.stderr, s.flags.logLevel, s.flags.logFormat)
 	for {
 		m, err := s.make(ctx)
 		if errors.As(err, new(*stop)) {
@@ -147,6 +164,14 @@ func (s *session) make(ctx context.Context) (machine, error) {
 func (s *session) drive(ctx context.Context, m machine) (int, error) {
 	s.running.Store(true)
 	defer s.running.Store(false)
+	for _, port := range m.Published() {
+		s.con.say("the guest's port %d/%s is %v here", port.Guest, port.Proto, port.Host)
+	}
+	if s.con.terminal != nil {
+		following, stopFollowing := context.WithCancel(ctx)
+		defer stopFollowing()
+		go term.Follow(following, s.env.stdin, func(size term.Size) { m.Resize(int(size.Columns), int(size.Rows)) })
+	}
 
 	type ending struct {
 		result *vmm.Result

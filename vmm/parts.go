@@ -1,0 +1,138 @@
+package vmm
+
+import (
+	"fmt"
+
+	"github.com/huskvm/husk/devices/disk"
+	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/devices/netdev/tap"
+	"github.com/huskvm/husk/devices/netdev/user"
+	"github.com/huskvm/husk/devices/virtio"
+	"github.com/huskvm/husk/devices/virtio/balloon"
+	"github.com/huskvm/husk/devices/virtio/blk"
+	"github.com/huskvm/husk/devices/virtio/console"
+	"github.com/huskvm/husk/devices/virtio/net"
+	"github.com/huskvm/husk/devices/virtio/rng"
+)
+
+// A Network is a network card and what it is plugged into.
+type Network struct {
+	netdev.Options
+	// Publish makes ports of the guest reachable from the host. Of a user
+	// network only.
+	Publish []netdev.Publish
+}
+
+// A part is a virtio device as a Config asks for it.
+type part struct {
+	name string
+	make func(vm *VM) (virtio.Device, error)
+}
+
+// parts are the virtio devices of c, in the order of their slots.
+func (c Config) parts() []part {
+	var parts []part
+	for i, d := range c.Disks {
+		parts = append(parts, part{"virtio-blk " + d.File, func(vm *VM) (virtio.Device, error) {
+			return newBlock(vm.disks[i], vm.cfg.CPUs)
+		}})
+	}
+	for i, n := range c.Networks {
+		parts = append(parts, part{"virtio-net " + n.name(), func(vm *VM) (virtio.Device, error) {
+			return net.New(vm.links[i], vm.cfg.mac(i))
+		}})
+	}
+	if c.Console != nil {
+		parts = append(parts, part{"virtio-console", func(vm *VM) (virtio.Device, error) {
+			vm.hvc = console.New(console.Config{Out: vm.hvcWatch, Log: vm.log})
+			return vm.hvc, nil
+		}})
+	}
+	if c.Entropy {
+		parts = append(parts, part{"virtio-rng", func(*VM) (virtio.Device, error) { return rng.New(nil), nil }})
+	}
+	if c.Balloon {
+		parts = append(parts, part{"virtio-balloon", func(vm *VM) (virtio.Device, error) {
+			vm.balloon = balloon.New(vm.mem)
+			return vm.balloon, nil
+		}})
+	}
+	return parts
+}
+
+// maxBlockQueues bounds a disk's queues: each takes a goroutine and a vector,
+// and one file does not go faster by more.
+const maxBlockQueues = 4
+
+func newBlock(d *disk.Disk, cpus int) (virtio.Device, error) {
+	t, spec := d.Topology(), d.Spec()
+	return blk.New(blk.Config{
+		Disk: d, Size: d.Size(), BlockSize: t.Logical, PhysicalSize: t.Physical, ReadOnly: d.ReadOnly(),
+		Discard: spec.Discard, Serial: spec.Serial, Depth: spec.IODepth, Queues: min(cpus, maxBlockQueues),
+	})
+}
+
+func (n Network) name() string {
+	if n.Kind == netdev.KindTap {
+		return "tap " + n.Name
+	}
+	return string(n.Kind)
+}
+
+// mac is the address of the i-th network card.
+func (c Config) mac(i int) []byte {
+	if m := c.Networks[i].MAC; m != nil {
+		return m
+	}
+	return netdev.StableMAC(c.Name, i)
+}
+
+func (vm *VM) openDisks() error {
+	for _, spec := range vm.cfg.Disks {
+		d, err := disk.Open(spec, vm.log)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+		vm.onClose(d.Close)
+		vm.disks = append(vm.disks, d)
+	}
+	return nil
+}
+
+func (vm *VM) openNetworks() error {
+	for i, n := range vm.cfg.Networks {
+		var link netdev.Link
+		var err error
+		if n.Kind == netdev.KindTap {
+			link, err = tap.Open(n.Name, n.Queues, n.MTU)
+		} else {
+			var u *user.Link
+			if u, err = user.New(user.Config{
+				Net: n.Net, MTU: n.MTU, HostName: vm.cfg.Name, HostLoopback: n.HostLoopback,
+				Publish: n.Publish, Log: vm.log,
+			}); err == nil {
+				link = u
+				vm.published = append(vm.published, u.Published()...)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%w: network %d: %w", ErrConfig, i+1, err)
+		}
+		vm.onClose(link.Close)
+		vm.links = append(vm.links, link)
+	}
+	return nil
+}
+
+// validateNetworks refuses what no network can be.
+func (c Config) validateNetworks() error {
+	for i, n := range c.Networks {
+		switch {
+		case n.Kind != netdev.KindUser && n.Kind != netdev.KindTap:
+			return fmt.Errorf("%w: network %d is of kind %q; use user or tap", ErrConfig, i+1, n.Kind)
+		case n.Kind == netdev.KindTap && len(n.Publish) > 0:
+			return fmt.Errorf("%w: network %d: ports are published by a user network; a tap has addresses of its own", ErrConfig, i+1)
+		}
+	}
+	return nil
+}
