@@ -183,7 +183,7 @@ func (d *Device) Serve(ctx context.Context, s *virtio.Session) error {
 // serve serves one queue.
 //
 // A driver that has not negotiated a queue's feature does not have that queue.
-// Linux before 6.11 then counted those behind it one lower, against §5.5.2. As no
+// Linux until 2024 counted those behind it one lower, against §5.5.2. As no
 // driver gets FREE_PAGE_HINT here, it has the reports at 3, or even at 2.
 func (d *Device) serve(ctx context.Context, s *virtio.Session, i int, q *queue.Queue) error {
 	switch {

@@ -208,7 +208,7 @@ func TestAPauseEndsALongRequest(t *testing.T) {
 }
 
 func TestReportedPagesAreGivenBack(t *testing.T) {
-	// Where drivers have the queue: by the standard, and Linux before 6.11.
+	// Where drivers have the queue: by the standard, and Linux until 2024.
 	for _, c := range []struct {
 		features uint64
 		queue    int
