@@ -6,7 +6,9 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -65,7 +67,7 @@ func TestTogetherEndsWithTheFirst(t *testing.T) {
 
 // TestAGuestCannotFloodTheLog breaks a device again and again.
 func TestAGuestCannotFloodTheLog(t *testing.T) {
-	var log bytes.Buffer
+	var log lockedBuffer
 	e := &echo{queues: []int{8}}
 	d := virtiotest.NewDriver(t, e, slog.New(slog.NewTextHandler(&log, nil)))
 	for range 50 {
@@ -76,8 +78,57 @@ func TestAGuestCannotFloodTheLog(t *testing.T) {
 		e.session.Load().Log.With("a", 1).WithGroup("b").Warn("something else", "n", 1)
 	}
 	d.Reset()
+	// The log comes last, after the interrupt.
+	require.Eventually(t, func() bool { return strings.Count(log.String(), "\n") >= 2 }, time.Minute, time.Millisecond)
 	require.Equal(t, 2, strings.Count(log.String(), "\n"), log.String())
 	require.Contains(t, log.String(), "needs a reset")
 	require.Contains(t, log.String(), "available index")
 	require.Contains(t, log.String(), "something else")
+}
+
+// lockedBuffer is a log that may be read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// lazy pushes one chain, and leaves the flush to whoever stops it.
+type lazy struct{ echo }
+
+func (l *lazy) Serve(ctx context.Context, s *virtio.Session) error {
+	c, err := s.Queues[0].Take(ctx)
+	if err != nil {
+		return err
+	}
+	s.Queues[0].Push(c, 0)
+	l.started.Add(1)
+	<-ctx.Done()
+	return nil
+}
+
+func TestWhatWasPushedIsSeenAfterAStop(t *testing.T) {
+	l := &lazy{echo{queues: []int{8}}}
+	d := virtiotest.NewDriver(t, l, nil)
+	d.Start(all)
+	r := d.Rings[0]
+	r.Add(virtiotest.In(1))
+	r.Publish()
+	require.Eventually(t, func() bool { return l.started.Load() == 1 }, time.Minute, time.Millisecond)
+	require.NoError(t, d.State.Pause(d.Context()))
+	q, err := r.Used()
+	require.NoError(t, err)
+	require.NotNil(t, q)
+	require.EqualValues(t, 15, d.State.Status(), "to end without an error is fine, too")
 }

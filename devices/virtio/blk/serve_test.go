@@ -50,6 +50,45 @@ func TestDepthRequestsAreUnderWay(t *testing.T) {
 	}
 }
 
+// TestTwoRequestsAtATimeAreBothUnderWay has a slow disk and a guest that keeps two
+// reads going: each may come when the other is in the disk.
+func TestTwoRequestsAtATimeAreBothUnderWay(t *testing.T) {
+	disk := newDisk(8)
+	disk.gate, disk.waiting = make(chan struct{}), make(chan struct{}, 100)
+	d := start(t, Config{Disk: disk, Size: 4096}, features)
+	r := d.Rings[0]
+	ctx := d.Context()
+	send := func() {
+		addRead(r, 0)
+		r.Publish()
+	}
+	reached := func() {
+		t.Helper()
+		select {
+		case <-disk.waiting:
+		case <-ctx.Done():
+			require.Fail(t, "the disk waits for nothing")
+		}
+	}
+	send()
+	reached() // alone, and nobody looks at the queue
+	send()
+	disk.gate <- struct{}{}
+	reached()
+	for range handOver / 2 {
+		send()
+		reached() // beside the other
+		disk.gate <- struct{}{}
+		_, err := r.Await(ctx)
+		require.NoError(t, err)
+	}
+	close(disk.gate)
+	for range 2 {
+		_, err := r.Await(ctx)
+		require.NoError(t, err)
+	}
+}
+
 // TestWhatIsUnderWayIsFinishedBeforeAReset looks for reads after the driver was
 // told that the device rests.
 func TestWhatIsUnderWayIsFinishedBeforeAReset(t *testing.T) {

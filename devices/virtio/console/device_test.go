@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -209,7 +210,8 @@ func TestInputWaitsForAGuest(t *testing.T) {
 	r := d.Rings[receiveq]
 	r.Add(virtiotest.In(8))
 	r.Publish()
-	for range 20 {
+	for range 10 {
+		time.Sleep(time.Millisecond) // so that it is most likely held
 		require.NoError(t, d.State.Pause(d.Context()))
 		d.State.Resume()
 	}
