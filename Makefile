@@ -31,7 +31,7 @@ demo: build
 
 # Everything a change must pass: pure tests, KVM's where it opens, whole boots in the lab.
 test: build
-	@tests/install kernels qemu iasl
+	@tests/install kernels qemu iasl disktools debian
 	$(GO) vet ./...
 	$(GO) test ./...
 	$(MAKE) test-race test-kvm lab-test
@@ -52,7 +52,7 @@ test-kvm:
 
 # KVM tests and end-to-end boots in a machine with a complete KVM.
 lab-test: build
-	@tests/install kernels qemu
+	@tests/install kernels qemu disktools debian
 	@GO='$(GO)' tests/lab-test
 
 # Every fuzzer in turn, for FUZZTIME each.

@@ -180,7 +180,13 @@ func (w *watched) String() string {
 
 func start(t *testing.T, flavour, args string) *guest {
 	t.Helper()
-	g := &guest{cmd: exec.Command(need(t), "boot", "--accel=kvm", "-k", kernel(t, flavour, "vmlinuz"), "-i", initrd(t, flavour), "-m", "256M", "-a", "quiet "+args)}
+	return launch(t, "-k", kernel(t, flavour, "vmlinuz"), "-i", initrd(t, flavour), "-m", "256M", "-a", "quiet "+args)
+}
+
+// launch starts husk boot with flags.
+func launch(t *testing.T, flags ...string) *guest {
+	t.Helper()
+	g := &guest{cmd: exec.Command(need(t), append([]string{"boot", "--accel=kvm"}, flags...)...)}
 	g.cmd.Stdout, g.cmd.Stderr = &g.stdout, &g.stderr
 	var err error
 	g.stdin, err = g.cmd.StdinPipe()
