@@ -63,9 +63,16 @@ func machines() map[string]Config {
 	// Configuration space above 4 GiB, and MSIs only.
 	high := bare(1)
 	high.PCI = &PCI{ECAM: 1 << 39, Memory64: Window{1 << 40, 1 << 30}}
+
+	// Virtio without PCI, side by side in a page; 17 of them.
+	virtio := full(1)
+	virtio.PCI = nil
+	for i := range uint32(17) {
+		virtio.VirtioMMIO = append(virtio.VirtioMMIO, VirtioMMIO{Base: 0xD0000000 + i*0x200, Size: 0x200, GSI: 16 + i})
+	}
 	return map[string]Config{
 		"high-pci": high, "bare": bare(1), "serial": serial, "full": full(1), "full-64": full(64),
-		"sparse": sparse, "crowd": crowd,
+		"sparse": sparse, "crowd": crowd, "virtio-mmio": virtio,
 	}
 }
 
@@ -233,7 +240,7 @@ func TestBuildRefuses(t *testing.T) {
 		{"one INTx twice", func(c *Config) { c.PCI.INTx[3] = 16 }, "PCI.INTx[0] and PCI.INTx[3] have GSI 16"},
 		{"ECAM not aligned", func(c *Config) { c.PCI.ECAM += 4096 }, "ECAM 0xe0001000: give a multiple"},
 		{"no ECAM", func(c *Config) { c.PCI.ECAM = 0 }, "ECAM 0x0"},
-		{"ECAM in a window", func(c *Config) { c.PCI.Memory32.Size++ }, "ECAM (0xe0000000 to 0xefffffff) and Memory32 (0xc0000000 to 0xe0000000) overlap"},
+		{"ECAM in a window", func(c *Config) { c.PCI.Memory32.Size++ }, "PCI.ECAM (0xe0000000 to 0xefffffff) and PCI.Memory32 (0xc0000000 to 0xe0000000) overlap"},
 		{"ECAM at the top", func(c *Config) { c.PCI.ECAM = 0xFFFFFFFF_FFF00000 }, "past the end"},
 		{"IOAPIC in a window", func(c *Config) { c.PCI.Memory64 = Window{0xFEC00FFF, 1} }, "the IOAPIC"},
 		{"local APIC in a window", func(c *Config) { c.PCI.Memory64 = Window{0xFEE00FFF, 1 << 30} }, "the local APIC"},
@@ -243,6 +250,12 @@ func TestBuildRefuses(t *testing.T) {
 		{"ports past the end", func(c *Config) { c.PCI.IO.Size++ }, "IO has 0xf001 ports at 0x1000"},
 		{"all ports", func(c *Config) { c.PCI.IO = Window{0, 1 << 16} }, "IO has 0x10000 ports"},
 		{"no window", func(c *Config) { c.PCI = &PCI{ECAM: 1 << 39, INTx: []uint32{16}} }, "INTx without a window"},
+		{"two virtio devices in one place", func(c *Config) { c.VirtioMMIO = []VirtioMMIO{{0xF0000000, 0x200, 5}, {0xF00001FF, 0x200, 6}} }, "VirtioMMIO[0] (0xf0000000 to 0xf00001ff) and VirtioMMIO[1]"},
+		{"a virtio device in a window", func(c *Config) { c.VirtioMMIO = []VirtioMMIO{{0xC0000000, 0x200, 5}} }, "PCI.Memory32"},
+		{"a virtio device past 4 GiB", func(c *Config) { c.VirtioMMIO = []VirtioMMIO{{0xFFFFFF00, 0x200, 5}} }, "past the end"},
+		{"a virtio device without a size", func(c *Config) { c.VirtioMMIO = []VirtioMMIO{{0xF0000000, 0, 5}} }, "VirtioMMIO[0] at 0xf0000000 has size 0"},
+		{"a virtio device's interrupt taken", func(c *Config) { c.VirtioMMIO = []VirtioMMIO{{0xF0000000, 0x200, 4}} }, "Serial and VirtioMMIO[0] have GSI 4"},
+		{"too many virtio devices", func(c *Config) { c.VirtioMMIO = make([]VirtioMMIO, 4097) }, "at most 4096"},
 		{"sleep type too wide", func(c *Config) { c.Power.SleepTypeS5 = 8 }, "three bits"},
 		{"no power button", func(c *Config) { c.Power.PowerButton = 0 }, "PowerButton is 0"},
 	} {

@@ -33,6 +33,8 @@ type Config struct {
 	I8042   *I8042
 	PVPanic *PVPanic
 	PCI     *PCI
+
+	VirtioMMIO []VirtioMMIO
 }
 
 // A CPU is one logical processor. Its index in Config.CPUs is its ACPI
@@ -109,9 +111,15 @@ func (c Config) validate() error {
 		seen[cpu.APICID] = i
 	}
 	if c.PCI != nil {
-		if err := c.PCI.validate(c.LocalAPIC, c.IOAPIC.Address); err != nil {
+		if err := c.PCI.validate(); err != nil {
 			return fmt.Errorf("PCI: %w", err)
 		}
+	}
+	if err := c.validateVirtioMMIO(); err != nil {
+		return err
+	}
+	if err := disjoint(c.memory()); err != nil {
+		return err
 	}
 	return c.validateGSIs()
 }
@@ -154,6 +162,9 @@ func (c Config) interrupts() []interrupt {
 		for i, gsi := range c.PCI.INTx {
 			all = append(all, interrupt{fmt.Sprintf("PCI.INTx[%d]", i), gsi})
 		}
+	}
+	for i, v := range c.VirtioMMIO {
+		all = append(all, interrupt{virtioMMIOName(i), v.GSI})
 	}
 	return all
 }

@@ -34,6 +34,9 @@ func dsdt(c Config) []byte {
 	if c.PCI != nil {
 		devices = append(devices, c.PCI.rootBridge(), c.PCI.motherboard())
 	}
+	for i, v := range c.VirtioMMIO {
+		devices = append(devices, v.device(i))
+	}
 	const revision = 2 // integers have 64 bits
 	return table("DSDT", revision, append(softOff(c.Power), aml.Scope(`\_SB`, devices...)...))
 }

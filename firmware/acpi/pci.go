@@ -39,37 +39,10 @@ const (
 	configPort, configPorts = 0xCF8, 8
 )
 
-// validate refuses windows that the DSDT cannot say, and such as overlap.
-func (p *PCI) validate(localAPIC, ioapic uint32) error {
-	ecam := Window{p.ECAM, mib * (uint64(p.LastBus) + 1)}
+// validate refuses what the DSDT cannot say. Config.memory has the rest.
+func (p *PCI) validate() error {
 	if p.ECAM%mib != 0 || p.ECAM == 0 {
 		return fmt.Errorf("ECAM %#x: give a multiple of %#x", p.ECAM, mib)
-	}
-	const page = 4096
-	taken := []struct {
-		name string
-		Window
-		end uint64 // of the address space it must be in, 0 for none
-	}{
-		{"ECAM", ecam, 0},
-		{"Memory32", p.Memory32, gib4},
-		{"Memory64", p.Memory64, 0},
-		{"the local APICs", Window{uint64(localAPIC), page}, 0},
-		{"the IOAPIC", Window{uint64(ioapic), page}, 0},
-	}
-	for i, a := range taken {
-		if a.Size == 0 {
-			continue
-		}
-		if a.last() < a.Base || a.end != 0 && a.last() >= a.end {
-			return fmt.Errorf("%s has %#x bytes at %#x, past the end of its address space: lower one of them", a.name, a.Size, a.Base)
-		}
-		for _, b := range taken[:i] {
-			if b.Size != 0 && a.Base <= b.last() && b.Base <= a.last() {
-				return fmt.Errorf("%s (%#x to %#x) and %s (%#x to %#x) overlap: move one",
-					b.name, b.Base, b.last(), a.name, a.Base, a.last())
-			}
-		}
 	}
 	if io := p.IO; io.Size != 0 {
 		if io.Base >= ports || io.Size > ports-io.Base || io.Size == ports {

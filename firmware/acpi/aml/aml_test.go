@@ -64,6 +64,7 @@ func TestTerms(t *testing.T) {
 			0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 1, 0, 0,
 			0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0,
 		}},
+		{"fixed memory", Term(FixedMemory(0xD000_0200, 0x200)), []byte{0x86, 9, 0, 1, 0, 2, 0, 0xD0, 0, 2, 0, 0}},
 		{"level", Term(Interrupt(9, Level)), []byte{0x89, 6, 0, 1, 1, 9, 0, 0, 0}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -40,6 +40,15 @@ func Interrupt(gsi uint32, trigger Trigger) Descriptor {
 	return binary.LittleEndian.AppendUint32(d, gsi)
 }
 
+// FixedMemory is n bytes of memory space below 4 GiB, from base on, that a device
+// has itself (§6.4.3.4).
+func FixedMemory(base, n uint32) Descriptor {
+	const tag, size, readWrite = 0x86, 9, 1
+	d := Descriptor{tag, size, 0, readWrite}
+	d = binary.LittleEndian.AppendUint32(d, base)
+	return binary.LittleEndian.AppendUint32(d, n)
+}
+
 // A Use says whether a device has a range itself, or passes it on to the devices
 // behind it (§6.4.3.5, general flags).
 type Use byte
