@@ -74,14 +74,21 @@ func TestValuesThatDoNotFit(t *testing.T) {
 	require.EqualValues(t, 15, r.load32(0x70), "not a reset")
 	g.Say(0, "as before")
 
-	require.True(t, g.Negotiate(0))
-	r.store32(0x30, 0)
-	r.store32(0x38, 1<<16|8)
-	r.store32(0x44, 2)
-	require.Zero(t, r.load32(0x44), "neither ready nor not")
-	r.store32(0x44, 1)
-	r.store32(0x70, 15)
-	require.EqualValues(t, 15|virtio.StatusNeedsReset, r.load32(0x70), "65544 is not 8")
+	place := g.Rings[0].State
+	for size, status := range map[uint32]uint32{8: 15, 1<<16 | 8: 15 | virtio.StatusNeedsReset} {
+		require.True(t, g.Negotiate(0))
+		r.store32(0x30, 0)
+		r.store32(0x38, size)
+		for off, gpa := range map[uint64]uint64{0x80: place.Desc, 0x90: place.Driver, 0xa0: place.Device} {
+			r.store32(off, uint32(gpa))
+			r.store32(off+4, uint32(gpa>>32))
+		}
+		r.store32(0x44, 2)
+		require.Zero(t, r.load32(0x44), "neither ready nor not")
+		r.store32(0x44, 1)
+		r.store32(0x70, 15)
+		require.Equal(t, status, r.load32(0x70), "size %d", size)
+	}
 }
 
 func TestNotificationsSignalTheEvent(t *testing.T) {

@@ -44,6 +44,7 @@ type mode struct {
 type rig struct {
 	*Device
 	mode
+	echo   *virtiotest.Echo // of start
 	mmio   *devices.Bus
 	events []*virtiotest.Signal
 	bells  doorbells

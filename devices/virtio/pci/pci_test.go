@@ -11,10 +11,14 @@ import (
 
 	"github.com/huskvm/husk/devices/pci"
 	"github.com/huskvm/husk/devices/virtio"
+	"github.com/huskvm/husk/devices/virtio/eventfd"
 	"github.com/huskvm/husk/devices/virtio/virtiotest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// What the kernel signals is an Event.
+var _ virtio.Event = (*eventfd.Event)(nil)
 
 func memory() *virtiotest.Memory { return virtiotest.NewMemory(1<<32, 1<<20) }
 
@@ -34,7 +38,9 @@ func TestTransport(t *testing.T) {
 // start starts a device with queues of 8 and 4.
 func start(t testing.TB, m mode) (*virtiotest.Guest, *rig) {
 	mem := memory()
-	r := newRig(t, &virtiotest.Echo{Sizes: []int{8, 4}}, mem, m)
+	e := &virtiotest.Echo{Sizes: []int{8, 4}}
+	r := newRig(t, e, mem, m)
+	r.echo = e
 	g := virtiotest.NewGuest(t, driver{r}, mem)
 	g.Start(virtio.FeatRingReset)
 	return g, r

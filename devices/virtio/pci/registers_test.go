@@ -92,6 +92,11 @@ func TestReadOnlyFields(t *testing.T) {
 	r.put(0x3a, 2, 0)
 	require.EqualValues(t, 1, r.get(0x1c, 2), "queue_reset takes a 1")
 	g.Say(0, "as before")
+	g.Reset()
+	r.put(0x16, 2, 0)
+	r.put(0x1c, 2, 0)
+	r.put(0x1c, 2, 2)
+	require.Zero(t, r.get(0x1c, 2), "nor anything but a 1")
 }
 
 func TestVectors(t *testing.T) {
@@ -239,6 +244,11 @@ func TestTheWindow(t *testing.T) {
 		r.setConf(at+16, 4, 0)
 	}
 	require.EqualValues(t, 15, r.get(0x14, 1))
+	r.echo.SetConfig([]byte{1, 2, 3, 4})
+	aim(0, configAt+2, 2)
+	require.EqualValues(t, 0xffff0403, r.conf(at+16, 4))
+	aim(0, configAt+1, 2)
+	require.EqualValues(t, 0xffffffff, r.conf(at+16, 4), "not aligned")
 
 	r.setConf(regCommand, 2, uint32(pci.CommandBusMaster))
 	aim(0, 0x14, 1)
