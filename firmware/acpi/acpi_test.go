@@ -71,9 +71,8 @@ func machines() map[string]Config {
 		virtio.VirtioMMIO = append(virtio.VirtioMMIO, VirtioMMIO{Base: 0xD0000000 + i*0x200, Size: 0x200, GSI: 16 + i})
 	}
 	return map[string]Config{
-		"virtio-mmio": virtio,
-		"high-pci":    high, "bare": bare(1), "serial": serial, "full": full(1), "full-64": full(64),
-		"sparse": sparse, "crowd": crowd,
+		"high-pci": high, "bare": bare(1), "serial": serial, "full": full(1), "full-64": full(64),
+		"sparse": sparse, "crowd": crowd, "virtio-mmio": virtio,
 	}
 }
 

@@ -31,13 +31,14 @@ func (d *Device) window() pci.Capability {
 }
 
 // view is where the driver has put the window: n bytes at off. It is not ok
-// unless it is in the BAR, of 1, 2 or 4 bytes, and aligned to them.
-func (d *Device) view(body []byte) (off uint64, n int, ok bool) {
+// unless it is in the right BAR, of 1, 2 or 4 bytes, and aligned to them. Behind
+// the BAR's end there are no registers.
+func view(body []byte) (off uint64, n int, ok bool) {
 	off = uint64(binary.LittleEndian.Uint32(body[windowOff:]))
 	length := uint64(binary.LittleEndian.Uint32(body[windowLength:]))
 	switch length {
 	case 1, 2, 4:
-		ok = body[windowBAR] == registersBAR && off%length == 0 && off < d.layout.bar
+		ok = body[windowBAR] == registersBAR && off%length == 0
 	}
 	return off, int(length), ok
 }
@@ -46,7 +47,7 @@ func (d *Device) view(body []byte) (off uint64, n int, ok bool) {
 // ones.
 func (d *Device) loadWindow(body []byte, off int, p []byte) {
 	data := [windowSize]byte{0xff, 0xff, 0xff, 0xff}
-	if at, n, ok := d.view(body); ok {
+	if at, n, ok := view(body); ok {
 		registers{d}.Load(at, data[:n])
 	}
 	copy(p, data[off:])
@@ -55,7 +56,7 @@ func (d *Device) loadWindow(body []byte, off int, p []byte) {
 // storeWindow is pci.Live.Store. A store that does not have all bytes in view
 // is dropped: a driver stores what it wants at once.
 func (d *Device) storeWindow(body []byte, off int, p []byte) {
-	if at, n, ok := d.view(body); ok && off == 0 && n <= len(p) {
+	if at, n, ok := view(body); ok && off == 0 && n <= len(p) {
 		registers{d}.Store(at, p[:n])
 	}
 }
