@@ -177,6 +177,7 @@ func (s *session) drive(ctx context.Context, m machine) (int, error) {
 		result *vmm.Result
 		err    error
 	}
+	forgetStart()
 	ended := make(chan ending, 1)
 	go func() {
 		result, err := m.Run(ctx)
