@@ -30,8 +30,10 @@ func TestDebianOnGPT(t *testing.T) {
 		part{"type=U", esp.vfat(t)},
 		part{"type=L, uuid=" + partUUID, debian(t).ext4(t, rootUUID)})
 	got, f := find1(t, image)
-	require.Equal(t, found{"kernel 26", "initrd 26", "root=UUID=" + rootUUID + " ro quiet",
-		"partition 2 (ext4), /boot/grub/grub.cfg, entry 'Debian GNU/Linux'"}, got)
+	require.Equal(t, found{
+		"kernel 26", "initrd 26", "root=UUID=" + rootUUID + " ro quiet",
+		"partition 2 (ext4), /boot/grub/grub.cfg, entry 'Debian GNU/Linux'",
+	}, got)
 	require.Equal(t, "disk.img: partition 2 (ext4): /boot/vmlinuz-6.1.0-26-amd64", f.Kernel.Name)
 	require.Empty(t, f.Notes)
 	require.Equal(t, []string{
@@ -59,8 +61,10 @@ func TestUbuntuWithABootPartition(t *testing.T) {
 		"grub/grub.cfg": grubText(t, "ubuntu2404.cfg"), "vmlinuz-6.8.0-45-generic": "kernel", "microcode.cpio": "microcode+", "initrd.img-6.8.0-45-generic": "initrd",
 	}.ext4(t, bootUUID)
 	got, _ := find1(t, disk(t, "gpt", part{"type=L", root}, part{"type=BC13C2FF-59E6-4262-A352-B275FD6F7172", bootPart}))
-	require.Equal(t, found{"kernel", "microcode+initrd", "root=LABEL=cloudimg-rootfs ro console=tty1 console=ttyS0 vt.handoff=7",
-		"partition 2 (ext4), /grub/grub.cfg, entry 'Ubuntu'"}, got)
+	require.Equal(t, found{
+		"kernel", "microcode+initrd", "root=LABEL=cloudimg-rootfs ro console=tty1 console=ttyS0 vt.handoff=7",
+		"partition 2 (ext4), /grub/grub.cfg, entry 'Ubuntu'",
+	}, got)
 }
 
 func fedoraEntry(version string) string {
@@ -106,8 +110,10 @@ func TestSystemdBoot(t *testing.T) {
 	}.vfat(t)
 	image := disk(t, "gpt", part{"type=L, uuid=" + partUUID, debian(t).ext4(t, rootUUID)}, part{"type=U", esp})
 	got, f := find1(t, image)
-	require.Equal(t, found{"kernel b", "minitrd b", "quiet root=UUID=" + rootUUID + " ro",
-		"partition 2 (vfat), /loader/entries/b.conf, entry 'B'"}, got)
+	require.Equal(t, found{
+		"kernel b", "minitrd b", "quiet root=UUID=" + rootUUID + " ro",
+		"partition 2 (vfat), /loader/entries/b.conf, entry 'B'",
+	}, got)
 	require.Contains(t, f.Notes[0], "does not say root=")
 }
 

@@ -170,7 +170,7 @@ func (s *session) drive(ctx context.Context, m machine) (int, error) {
 	if s.con.terminal != nil {
 		following, stopFollowing := context.WithCancel(ctx)
 		defer stopFollowing()
-		go term.Follow(following, s.env.stdin, func(size term.Size) { m.Resize(int(size.Columns), int(size.Rows)) })
+		go term.Follow(following, s.env.stdin, func(size term.Size) { m.Resize(size.Columns, size.Rows) })
 	}
 
 	type ending struct {

@@ -163,19 +163,19 @@ func TestRefusals(t *testing.T) {
 
 func TestBackingFilesThatAreRefused(t *testing.T) {
 	dir := t.TempDir()
-	make := func(name, backing, format string) string {
+	create := func(name, backing, format string) string {
 		path := filepath.Join(dir, name)
 		require.NoError(t, disk.Create(path, 1<<20, qcow2.CreateOptions{Backing: backing, BackingFormat: format}))
 		return path
 	}
-	make("a", "b", "qcow2")
-	b := make("b", "./a", "qcow2")
+	create("a", "b", "qcow2")
+	b := create("b", "./a", "qcow2")
 	require.ErrorIs(t, openError(t, b), disk.ErrBacking)
-	require.ErrorIs(t, openError(t, make("self", "self", "")), disk.ErrBacking)
-	require.ErrorIs(t, openError(t, make("net", "nbd://host/x", "raw")), disk.ErrBacking)
-	require.ErrorIs(t, openError(t, make("json", `json:{"driver":"raw"}`, "raw")), disk.ErrBacking)
-	require.ErrorIs(t, openError(t, make("vmdk", "x", "vmdk")), disk.ErrBacking)
-	require.ErrorIs(t, openError(t, make("gone", "nothing", "raw")), os.ErrNotExist)
+	require.ErrorIs(t, openError(t, create("self", "self", "")), disk.ErrBacking)
+	require.ErrorIs(t, openError(t, create("net", "nbd://host/x", "raw")), disk.ErrBacking)
+	require.ErrorIs(t, openError(t, create("json", `json:{"driver":"raw"}`, "raw")), disk.ErrBacking)
+	require.ErrorIs(t, openError(t, create("vmdk", "x", "vmdk")), disk.ErrBacking)
+	require.ErrorIs(t, openError(t, create("gone", "nothing", "raw")), os.ErrNotExist)
 	entries, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
 	for _, e := range entries {

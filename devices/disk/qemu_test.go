@@ -125,9 +125,7 @@ func TestImagesOfQemuImg(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "disk.qcow2")
 			args := []string{"convert", "-f", "raw", "-O", "qcow2"}
-			snapshot := false
-			opts, found := strings.CutPrefix(options, "snapshot")
-			snapshot = found
+			opts, snapshot := strings.CutPrefix(options, "snapshot")
 			if o, found := strings.CutPrefix(strings.TrimSpace(opts), "-c "); found {
 				args, opts = append(args, "-c"), o
 			}

@@ -66,7 +66,7 @@ func (r *raw) WriteAt(v [][]byte, off int64) error {
 	first := make([]byte, min(sector, iovec.Len(v)))
 	iovec.Gather(first, v)
 	start := make([]byte, len(qcow2.Magic))
-	if err := r.file.ReadAt([][]byte{start}, 0); err != nil {
+	if err := r.ReadAt([][]byte{start}, 0); err != nil {
 		return err
 	}
 	copy(start[off:], first)

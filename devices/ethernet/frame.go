@@ -40,17 +40,17 @@ const (
 type Offloads uint32
 
 const (
-	// Checksum: a frame may come with HeaderNeedsChecksum, its TCP or UDP
+	// Checksum says that a frame may come with HeaderNeedsChecksum, its TCP or UDP
 	// checksum covering the pseudo header alone. VIRTIO_NET_F_CSUM where the
 	// link takes it, VIRTIO_NET_F_GUEST_CSUM where the guest does.
 	Checksum Offloads = 1 << iota
-	// TSO4: a TCP segment over IPv4 may be up to 64 KiB, to be cut by who needs
+	// TSO4 says that a TCP segment over IPv4 may be up to 64 KiB, to be cut by who needs
 	// it smaller. VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_GUEST_TSO4. It takes
 	// Checksum, as all further ones do.
 	TSO4
 	// TSO6 is the same over IPv6.
 	TSO6
-	// ECN: such a segment may have CWR set. VIRTIO_NET_F_HOST_ECN,
+	// ECN says that such a segment may have CWR set. VIRTIO_NET_F_HOST_ECN,
 	// VIRTIO_NET_F_GUEST_ECN.
 	ECN
 )

@@ -15,6 +15,7 @@ var ErrOptions = errors.New("bad network option")
 // A Kind is what a network card is plugged into.
 type Kind string
 
+// The kinds.
 const (
 	KindUser Kind = "user" // a network in this process
 	KindTap  Kind = "tap"  // an interface of the host

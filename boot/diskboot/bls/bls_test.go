@@ -55,8 +55,13 @@ func TestCompare(t *testing.T) {
 
 func TestSortAndDefault(t *testing.T) {
 	entries := []Entry{
-		{ID: "m-0-rescue"}, {ID: "m-6.9.1"}, {ID: "m-6.11.1"}, {ID: "m-7.0.0", Bad: true},
-		{ID: "x", SortKey: "debian", Version: "6.1"}, {ID: "y", SortKey: "debian", Version: "6.10"}, {ID: "z", SortKey: "arch"},
+		{ID: "m-0-rescue"},
+		{ID: "m-6.9.1"},
+		{ID: "m-6.11.1"},
+		{ID: "m-7.0.0", Bad: true},
+		{ID: "x", SortKey: "debian", Version: "6.1"},
+		{ID: "y", SortKey: "debian", Version: "6.10"},
+		{ID: "z", SortKey: "arch"},
 	}
 	Sort(entries)
 	var ids []string

@@ -159,9 +159,8 @@ func (in *interpreter) command(c command) (bool, error) {
 		in.note("a %q loop is passed over", c.words[0].plain())
 		return true, nil
 	case "function":
-		if name := ""; len(c.words) == 2 {
-			name = c.words[1].plain()
-			in.funcs[name] = c.block
+		if len(c.words) == 2 {
+			in.funcs[c.words[1].plain()] = c.block
 		}
 		return true, nil
 	}

@@ -110,4 +110,4 @@ func newZstd() (*zstdDecoder, error) {
 	return &zstdDecoder{d}, err
 }
 
-func (d *zstdDecoder) reset(src []byte) error { return d.Decoder.Reset(bytes.NewReader(src)) }
+func (d *zstdDecoder) reset(src []byte) error { return d.Reset(bytes.NewReader(src)) }

@@ -64,11 +64,17 @@ func (q *Image) lookup(off, n int64) (span, error) {
 	}
 	for ; k != kindCompressed && s.n < limit; s.n += q.clusterSize {
 		j++
-		next, err := q.kindOf(t.entry(j))
-		if err != nil || next != k || k == kindData && int64(t.entry(j)&entryOffset) != s.host+s.n {
-			break // the next span's business
+		if !q.continues(s, t.entry(j)) {
+			break
 		}
 	}
 	s.n = min(s.n, limit)
 	return s, nil
+}
+
+// continues tells whether the cluster of entry e belongs to the span before it. An
+// entry that is wrong does not: that is the next span's business.
+func (q *Image) continues(s span, e uint64) bool {
+	kind, err := q.kindOf(e)
+	return err == nil && kind == s.kind && (kind != kindData || int64(e&entryOffset) == s.host+s.n)
 }

@@ -2,12 +2,9 @@ package qcow2
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
-	"testing"
 
 	"github.com/stretchr/testify/require"
 
@@ -107,13 +104,6 @@ func (f *memFile) Size() (int64, error) {
 func (f *memFile) Close() error {
 	f.closed = true
 	return nil
-}
-
-// dump writes the file where qemu-img finds it.
-func (f *memFile) dump(t testing.TB, name string) string {
-	path := filepath.Join(t.TempDir(), name)
-	require.NoError(t, os.WriteFile(path, f.data, 0o600))
-	return path
 }
 
 // A memBacking is a backing file in memory.

@@ -257,8 +257,11 @@ func TestInfo(t *testing.T) {
 	require.NoError(t, l.SetQueues(1))
 	require.Error(t, l.SetQueues(2))
 	for _, c := range []Config{
-		{MTU: 100}, {MTU: 1 << 16}, {Net: netip.MustParsePrefix("10.0.0.0/28")},
-		{Net: netip.MustParsePrefix("10.0.0.1/24")}, {Net: netip.MustParsePrefix("fd00::/64")},
+		{MTU: 100},
+		{MTU: 1 << 16},
+		{Net: netip.MustParsePrefix("10.0.0.0/28")},
+		{Net: netip.MustParsePrefix("10.0.0.1/24")},
+		{Net: netip.MustParsePrefix("fd00::/64")},
 	} {
 		_, err := New(c)
 		require.ErrorIs(t, err, ErrUser)

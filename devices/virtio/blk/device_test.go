@@ -120,8 +120,16 @@ func TestWhatIsNotOfTheDiskIsAnError(t *testing.T) {
 		sector uint64
 		n      int
 	}{
-		{64, sectorSize}, {63, 2 * sectorSize}, {65, 0}, {1 << 55, sectorSize}, {^uint64(0), sectorSize},
-		{^uint64(0) >> 9, sectorSize}, {^uint64(0) - 1, 2 * sectorSize}, {0, 1}, {0, sectorSize - 1}, {0, 65 * sectorSize},
+		{64, sectorSize},
+		{63, 2 * sectorSize},
+		{65, 0},
+		{1 << 55, sectorSize},
+		{^uint64(0), sectorSize},
+		{^uint64(0) >> 9, sectorSize},
+		{^uint64(0) - 1, 2 * sectorSize},
+		{0, 1},
+		{0, sectorSize - 1},
+		{0, 65 * sectorSize},
 	} {
 		_, st := do(t, d, c.n, header(typeIn, c.sector))
 		require.Equal(t, statusIOErr, st, "read %+v", c)

@@ -106,7 +106,8 @@ func TestWhatIsUnderWayIsFinishedBeforeAReset(t *testing.T) {
 	paused := make(chan error)
 	go func() { paused <- d.State.Pause(context.Background()) }()
 	select {
-	case <-paused:
+	case err := <-paused:
+		require.NoError(t, err)
 		require.Fail(t, "paused with reads under way")
 	case <-time.After(20 * time.Millisecond):
 	}
@@ -206,7 +207,7 @@ func bench(b *testing.B, depth int) {
 	}
 	b.StopTimer()
 	cancel()
-	<-done
+	require.ErrorIs(b, <-done, context.Canceled)
 }
 
 // BenchmarkNullDisk is requests through queue, parser and workers, with the

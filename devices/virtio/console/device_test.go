@@ -277,12 +277,12 @@ func FuzzQueues(f *testing.F) {
 		require.Equal(t, string(sent), out.String())
 
 		r := d.Rings[receiveq]
-		q := r.Add(virtiotest.In(int(room)), virtiotest.In(1))
+		r.Add(virtiotest.In(int(room)), virtiotest.In(1))
 		r.Publish()
 		n, err := dev.Input(d.Context(), sent[:min(len(sent), int(room)+1)])
 		require.NoError(t, err)
 		if n > 0 {
-			q, err = r.Await(d.Context())
+			q, err := r.Await(d.Context())
 			require.NoError(t, err)
 			require.EqualValues(t, n, q.Written)
 			require.Equal(t, string(sent[:n]), string(r.In(q)[:n]))

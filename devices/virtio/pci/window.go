@@ -22,8 +22,10 @@ const (
 func (d *Device) window() pci.Capability {
 	c := structure(capWindow, 0, 0, 0)
 	c.Writable = make([]byte, len(c.Body))
-	for _, i := range []int{windowBAR, windowOff, windowOff + 1, windowOff + 2, windowOff + 3,
-		windowLength, windowLength + 1, windowLength + 2, windowLength + 3} {
+	for _, i := range []int{
+		windowBAR, windowOff, windowOff + 1, windowOff + 2, windowOff + 3,
+		windowLength, windowLength + 1, windowLength + 2, windowLength + 3,
+	} {
 		c.Writable[i] = 0xff
 	}
 	c.Live = &pci.Live{Off: windowData, Size: windowSize, Load: d.loadWindow, Store: d.storeWindow}
