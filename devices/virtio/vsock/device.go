@@ -86,6 +86,10 @@ type times struct {
 // removed if nobody listens to it; else, and if it is anything but a socket, New
 // refuses with ErrConfig.
 func New(c Config) (*Device, error) {
+	return open(c, times{handshake: 10 * time.Second, linger: 30 * time.Second})
+}
+
+func open(c Config, wait times) (*Device, error) {
 	if c.CID <= hostCID || c.CID == 1<<32-1 {
 		return nil, fmt.Errorf("%w: guest CID %d is reserved: choose one from 3 to 4294967294", ErrConfig, c.CID)
 	}
@@ -98,7 +102,7 @@ func New(c Config) (*Device, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &Device{c: c, times: times{handshake: 10 * time.Second, linger: 30 * time.Second}}
+	d := &Device{c: c, times: wait}
 	d.table.init()
 	if c.Path != "" {
 		u, err := listenUnix(d, c.Path)

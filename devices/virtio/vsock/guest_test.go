@@ -55,7 +55,12 @@ func newDevice(t testing.TB, c Config) *Device {
 	if c.CID == 0 {
 		c.CID = guestCID
 	}
-	d, err := New(c)
+	return openDevice(t, c, times{handshake: time.Minute, linger: time.Minute})
+}
+
+func openDevice(t testing.TB, c Config, wait times) *Device {
+	t.Helper()
+	d, err := open(c, wait)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close()) })
 	return d

@@ -32,22 +32,30 @@ func (d *Device) send(ctx context.Context, q *queue.Queue, log *slog.Logger) err
 		if err := s.awaitWork(ctx); err != nil {
 			return err
 		}
-		// What is due is taken from the table when there is a buffer for it: until
-		// then it may change, and it outlives a pause.
-		if err := s.awaitBuffer(ctx); err != nil {
+		if err := s.round(ctx); err != nil {
 			return err
-		}
-		if r, ok := d.nextReset(); ok {
-			h := header{op: opRST, typ: r.typ, srcCID: r.cid, srcPort: r.host, dstPort: r.guest}
-			s.put(&h, nil)
-		}
-		if err := s.awaitBuffer(ctx); err != nil {
-			return err
-		}
-		if c := d.nextReady(); c != nil {
-			s.turn(c)
 		}
 	}
+}
+
+// round sends a RST and what one connection has to send, if these are due. They
+// are taken from the table when there is a buffer: until then they may change,
+// and they outlive a pause.
+func (s *sender) round(ctx context.Context) error {
+	if err := s.awaitBuffer(ctx); err != nil {
+		return err
+	}
+	if r, ok := s.d.nextReset(); ok {
+		h := header{op: opRST, typ: r.typ, srcCID: r.cid, srcPort: r.host, dstPort: r.guest}
+		s.put(&h, nil)
+	}
+	if err := s.awaitBuffer(ctx); err != nil {
+		return err
+	}
+	if c := s.d.nextReady(); c != nil {
+		s.turn(c)
+	}
+	return nil
 }
 
 func (s *sender) awaitWork(ctx context.Context) error {
