@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
@@ -171,7 +170,7 @@ func (d *Device) Close() error {
 	if d.table.close() && d.unix != nil {
 		err = d.unix.close()
 	}
-	d.dropAll(net.ErrClosed, true)
+	d.dropAll(errClosed, true)
 	d.running.Wait()
 	return err
 }

@@ -156,6 +156,8 @@ func (c *Conn) operate(h *header, payload *queue.Chain) error {
 	case c.state == connecting && h.op == opResponse:
 		c.state = established
 		c.broadcast()
+	case c.state == requested && (h.op == opCreditUpdate || h.op == opCreditRequest):
+		// A guest that changes its mind about its room; the answer tells of ours.
 	case c.state != established || h.op == opRequest || h.op == opResponse:
 		return fmt.Errorf("operation %d at this time", h.op)
 	case h.op == opShutdown:

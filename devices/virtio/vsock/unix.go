@@ -24,7 +24,9 @@ const (
 	maxRequest = 32
 	// pauseAfterError is how long no connection is accepted where that failed:
 	// there are too many open files, say.
-	pauseAfterError = 100 * time.Millisecond
+	pauseAfterError = time.Second
+	// retryAfter is how long is waited where a program's backlog is full.
+	retryAfter = 10 * time.Millisecond
 )
 
 // A unixHost is the host's end on Unix sockets.
@@ -208,7 +210,7 @@ func (u *unixHost) connect(c *Conn) {
 	path := fmt.Sprintf("%s_%d", u.path, c.key.host)
 	ctx, cancel := context.WithTimeout(u.d.ctx, u.d.times.handshake)
 	defer cancel()
-	s, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	s, err := dialUnix(ctx, path)
 	if err != nil {
 		_ = c.Close()
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
@@ -218,5 +220,24 @@ func (u *unixHost) connect(c *Conn) {
 	}
 	defer s.Close()
 	defer context.AfterFunc(u.d.ctx, func() { _ = s.Close() })()
-	bridge(c, s.(*net.UnixConn))
+	bridge(c, s)
+}
+
+// dialUnix connects to a program, and waits while its backlog is full: a Unix
+// socket that does not block says so at once.
+func dialUnix(ctx context.Context, path string) (*net.UnixConn, error) {
+	for {
+		s, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err == nil {
+			return s.(*net.UnixConn), nil
+		}
+		if !errors.Is(err, syscall.EAGAIN) {
+			return nil, err
+		}
+		select {
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }

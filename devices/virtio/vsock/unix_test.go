@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // unixDevice returns a device that listens at a path, and a guest.
@@ -121,6 +122,40 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		require.Empty(t, got, request)
 		require.NoError(t, c.Close())
 	}
+	quiet(t, d)
+}
+
+func TestAFullBacklogOfAHostProgram(t *testing.T) {
+	d, g := unixDevice(t, Config{})
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrUnix{Name: d.c.Path + "_80"}))
+	require.NoError(t, unix.Listen(fd, 0))
+	f := os.NewFile(uintptr(fd), "listener")
+	l, err := net.FileListener(f)
+	require.NoError(t, err)
+	require.NoError(t, unix.Listen(fd, 0)) // FileListener makes it longer
+	defer f.Close()
+	defer l.Close()
+	var wg sync.WaitGroup
+	for range 5 {
+		wg.Go(func() {
+			c, err := g.dial(80)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = c.Close()
+			_ = c.closed()
+		})
+	}
+	for range 5 {
+		time.Sleep(retryAfter)
+		c, err := l.Accept()
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+	wg.Wait()
 	quiet(t, d)
 }
 
