@@ -298,6 +298,9 @@ func (g *guest) dial(port uint32) (*guestConn, error) {
 	for !c.up && c.err == nil {
 		c.changed.Wait()
 	}
+	if c.up { // and perhaps ended already
+		return c, nil
+	}
 	return c, c.err
 }
 
