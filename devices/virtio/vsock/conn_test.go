@@ -284,9 +284,13 @@ func TestCreditRequest(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() { _, _ = h.Write(want) })
 	g.mu.Lock()
-	for c.in.Len() < int(c.window) {
+	for c.in.Len() < int(c.window) || c.requests == 0 {
 		c.changed.Wait()
 	}
+	g.mu.Unlock()
+	time.Sleep(time.Millisecond) // for a second one, if it came
+	g.mu.Lock()
+	require.Equal(t, 1, c.requests, "though the answer gave no room")
 	g.mu.Unlock()
 	got := make([]byte, len(want))
 	_, err = io.ReadFull(c, got)

@@ -145,6 +145,9 @@ func (c *Conn) packet(h *header, payload *queue.Chain) error {
 	if c.credit() > 0 {
 		c.canWrite.Broadcast()
 	}
+	if len(c.out) > 0 {
+		c.askForCredit() // the guest may have taken some away
+	}
 	c.schedule()
 	return nil
 }

@@ -191,6 +191,7 @@ type guestConn struct {
 	hostFwd  uint32
 	hostRoom uint32
 	maxIn    int
+	requests int // CREDIT_REQUESTs
 }
 
 // conn makes a connection; g.mu is held.
@@ -281,6 +282,7 @@ func (c *guestConn) packet(h header, payload []byte) {
 			c.g.t.Errorf("%d bytes, a window of %d", c.in.Len(), c.window)
 		}
 	case opCreditRequest:
+		c.requests++
 		c.op(opCreditUpdate, 0)
 	case opCreditUpdate:
 	default:

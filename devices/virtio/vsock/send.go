@@ -156,6 +156,8 @@ func (s *sender) packet(c *Conn) bool {
 		c.sent += uint32(len(payload))
 		if c.out = c.out[len(payload):]; len(c.out) == 0 {
 			c.canWrite.Signal()
+		} else {
+			c.askForCredit()
 		}
 	}
 	return true
