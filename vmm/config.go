@@ -56,6 +56,8 @@ type Config struct {
 	// Balloon gives the guest a memory balloon, which also returns to the host
 	// what memory the guest does not use (free page reporting).
 	Balloon bool
+	// Vsock gives the guest a socket device; nil for none.
+	Vsock *Vsock
 	// Entropy gives the guest a source of random numbers (virtio-rng).
 	Entropy bool
 	// Transport is where the guest finds Disks and the like. Default TransportPCI.

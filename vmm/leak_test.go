@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/huskvm/husk/devices/disk"
+	"github.com/huskvm/husk/devices/netdev"
 	"github.com/huskvm/husk/kvm/kvmtest"
 )
 
@@ -62,7 +63,9 @@ func TestAFailureAtAnyStepLeavesNothing(t *testing.T) {
 	for backing, transport := range map[Backing]Transport{BackingTHP: TransportPCI, BackingShared: TransportMMIO} {
 		cfg := config(t, forever)
 		cfg.Memory, cfg.Backing, cfg.CPUs = gib, backing, 2
-		cfg.Transport, cfg.Entropy = transport, true
+		cfg.Transport, cfg.Entropy, cfg.Balloon, cfg.Console = transport, true, true, &Serial{}
+		cfg.Networks = []Network{{Options: netdev.Options{Kind: netdev.KindUser}}}
+		cfg.Vsock = &Vsock{CID: 3, Path: filepath.Join(t.TempDir(), "vsock")}
 		cfg.Disks = []disk.Spec{{File: blank(t)}, {File: blank(t), Snapshot: true}}
 		cfg.KVM = os.Getenv("HUSK_KVM")
 

@@ -13,6 +13,7 @@ import (
 	"github.com/huskvm/husk/devices/virtio/console"
 	"github.com/huskvm/husk/devices/virtio/net"
 	"github.com/huskvm/husk/devices/virtio/rng"
+	"github.com/huskvm/husk/devices/virtio/vsock"
 )
 
 // A Network is a network card and what it is plugged into.
@@ -21,6 +22,17 @@ type Network struct {
 	// Publish makes ports of the guest reachable from the host. Of a user
 	// network only.
 	Publish []netdev.Publish
+}
+
+// Vsock is a socket device between the guest and programs of this host.
+type Vsock struct {
+	// CID is the guest's address, at least 3.
+	CID uint32
+	// Path is a Unix socket, which is made: a program that connects and writes
+	// "CONNECT port\n" reaches that port in the guest. A guest that connects to port
+	// P of the host reaches the socket Path_P. Firecracker does the same. Where it
+	// is empty, only VM.DialVsock and VM.ListenVsock are there.
+	Path string
 }
 
 // A part is a virtio device as a Config asks for it.
@@ -46,6 +58,16 @@ func (c Config) parts() []part {
 		parts = append(parts, part{"virtio-console", func(vm *VM) (virtio.Device, error) {
 			vm.hvc = console.New(console.Config{Out: vm.hvcWatch, Log: vm.log})
 			return vm.hvc, nil
+		}})
+	}
+	if v := c.Vsock; v != nil {
+		parts = append(parts, part{fmt.Sprintf("virtio-vsock cid %d", v.CID), func(vm *VM) (virtio.Device, error) {
+			d, err := vsock.New(vsock.Config{CID: v.CID, Path: v.Path, Log: vm.log})
+			if err == nil {
+				vm.onClose(d.Close)
+				vm.vsock = d
+			}
+			return d, err
 		}})
 	}
 	if c.Entropy {

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"sync"
 	"time"
-
-	"github.com/huskvm/husk/devices/netdev"
 )
 
 // panicGrace is how long a kernel that has reported its panic may go on to
@@ -199,34 +196,6 @@ func (vm *VM) PowerButton() {
 // Break sends a break on the serial port, which Linux takes for the SysRq key. It
 // waits until the guest has room for it, or ctx ends.
 func (vm *VM) Break(ctx context.Context) error { return vm.board.serial.Break(ctx) }
-
-// Resize tells the guest the size of the window that Console is shown in, in
-// characters. Without a Console it does nothing.
-func (vm *VM) Resize(columns, rows int) {
-	if vm.hvc != nil {
-		vm.hvc.Resize(uint16(columns), uint16(rows))
-	}
-}
-
-// Published are the ports that user networks have published, with the host's ports
-// that were chosen.
-func (vm *VM) Published() []netdev.Publish { return slices.Clone(vm.published) }
-
-// SetBalloon asks the guest to give up bytes of its memory, or to take them back.
-func (vm *VM) SetBalloon(bytes uint64) error {
-	if vm.balloon == nil {
-		return errors.New("the machine has no balloon")
-	}
-	return vm.balloon.SetTarget(bytes)
-}
-
-// Balloon is how many bytes of its memory the guest has given up.
-func (vm *VM) Balloon() uint64 {
-	if vm.balloon == nil {
-		return 0
-	}
-	return vm.balloon.Actual()
-}
 
 // Pause stops all vCPUs between two instructions, and all devices between two
 // requests, until Resume or the end of Run. It returns when nothing goes on. A

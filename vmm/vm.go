@@ -14,6 +14,7 @@ import (
 	"github.com/huskvm/husk/devices/pvpanic"
 	"github.com/huskvm/husk/devices/virtio/balloon"
 	"github.com/huskvm/husk/devices/virtio/console"
+	"github.com/huskvm/husk/devices/virtio/vsock"
 	"github.com/huskvm/husk/firmware/acpi"
 	"github.com/huskvm/husk/kvm"
 	"github.com/huskvm/husk/vmm/cpuid"
@@ -46,6 +47,7 @@ type VM struct {
 	hvc      *console.Device // nil without
 	hvcWatch *consoleWatch
 	balloon  *balloon.Device // nil without
+	vsock    *vsock.Device   // nil without
 
 	outcome   chan Result   // the first, and only the first
 	panicking chan struct{} // closed when the guest says that it panics

@@ -3,17 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
-	"github.com/huskvm/husk/devices/disk"
-	"github.com/huskvm/husk/devices/netdev"
 	"github.com/huskvm/husk/internal/hostkernel"
 	"github.com/huskvm/husk/vmm"
 )
@@ -36,6 +32,7 @@ type bootFlags struct {
 	disks     []string
 	networks  []string
 	publish   []string
+	vsock     string
 	name      string
 	balloon   bool
 	rng       bool
@@ -122,6 +119,7 @@ func (f *bootFlags) define(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "publish a port of the guest: `[ADDR:]HOST:GUEST[/udp]`, with ADDR 127.0.0.1 by default, and HOST 0 for one that is free; repeatable")
 	fs.StringVar(&f.name, "name", "", "the machine's `NAME`, from which its network addresses follow (default: that of the first disk's file, or husk)")
 	fs.StringVar(&f.console, "console", "none", "the `END` of a virtio console (hvc0), which follows the window's size: stdio, file:PATH, none. With stdio, --serial is none unless given")
+	fs.StringVar(&f.vsock, "vsock", "", "a socket device: `PATH`[,cid=3]. Programs connect to the Unix socket PATH and say \"CONNECT port\"; what the guest connects to at port P of the host is PATH_P, as Firecracker has it")
 	fs.BoolVar(&f.balloon, "balloon", false, "give the guest a memory balloon that returns free memory to the host")
 	fs.BoolVar(&f.rng, "rng", false, "give the guest a source of random numbers (default: where it has a disk)")
 	fs.StringVar(&f.transport, "transport", "pci", "the `WAY` to disks and the like: pci, or mmio for kernels without PCI")
@@ -226,133 +224,6 @@ func (f *bootFlags) boot(ctx context.Context, e *env, fs *pflag.FlagSet) (int, e
 	return s.run(ctx, stats)
 }
 
-// config turns the flags into the machine's blueprint. files are what it reads
-// from; they must be closed in any case.
-func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, err error) {
-	cfg.CPUs, cfg.DebugExit = f.cpus, f.debugExit
-	if f.cpus < 1 { // 0 would be vmm's default
-		return cfg, nil, usagef("--cpus %d: must be 1 or more", f.cpus)
-	}
-	if cfg.Memory, err = vmm.ParseMemory(f.memory); err != nil {
-		return cfg, nil, inputError{"--memory", err}
-	}
-	if cfg.Memory == 0 {
-		return cfg, nil, usagef("--memory %s: a guest needs at least %d MiB", f.memory, vmm.MinMemory>>20)
-	}
-	if cfg.CPU, err = vmm.ParseCPU(f.cpu); err != nil {
-		return cfg, nil, inputError{"--cpu", err}
-	}
-	if cfg.Backing, err = vmm.ParseBacking(f.backing); err != nil {
-		return cfg, nil, inputError{"--memory-backing", err}
-	}
-	if cfg.Transport, err = vmm.ParseTransport(f.transport); err != nil {
-		return cfg, nil, inputError{"--transport", err}
-	}
-	for _, d := range f.disks {
-		spec, err := disk.ParseSpec(d)
-		if err != nil {
-			return cfg, nil, inputError{"--disk", err}
-		}
-		cfg.Disks = append(cfg.Disks, spec)
-	}
-	if cfg.Networks, err = f.parseNetworks(); err != nil {
-		return cfg, nil, err
-	}
-	cfg.Name = f.name
-	if cfg.Name == "" && len(cfg.Disks) > 0 {
-		base := filepath.Base(cfg.Disks[0].File)
-		cfg.Name = strings.TrimSuffix(base, filepath.Ext(base))
-	}
-	cfg.Balloon = f.balloon
-	// The ends are opened later; here it counts which there are.
-	cfg.Serial, cfg.Console = endOf(f.serial), endOf(f.console)
-	cfg.Entropy = f.rng || len(f.disks) > 0 && !fs.Changed("rng")
-	cfg.Append = strings.Join(f.added, " ")
-	switch {
-	case fs.Changed("cmdline"):
-		cfg.CommandLine = f.cmdline
-	case f.kernel != "":
-		cfg.CommandLine = vmm.DefaultCommandLine
-		if f.console == "stdio" {
-			cfg.CommandLine = strings.Replace(cfg.CommandLine, "ttyS0", "hvc0", 1)
-		}
-	}
-
-	if f.kernel != "" {
-		kernel, closer, err := vmm.OpenSource(f.kernel)
-		if err != nil {
-			return cfg, files, inputError{"kernel", err}
-		}
-		cfg.Kernel, files = kernel, append(files, closer)
-	}
-	for _, path := range f.initrds {
-		initrd, closer, err := vmm.OpenSource(path)
-		if err != nil {
-			return cfg, files, inputError{"initrd", err}
-		}
-		cfg.Initrds, files = append(cfg.Initrds, initrd), append(files, closer)
-	}
-	return cfg, files, cfg.Validate()
-}
-
-// endOf stands for the end of a console until that is opened.
-func endOf(name string) *vmm.Serial {
-	if name == "none" {
-		return nil
-	}
-	return &vmm.Serial{}
-}
-
-// parseNetworks reads --net and --publish. Ports are published by the first user
-// network, which is there for that if no other is.
-func (f *bootFlags) parseNetworks() ([]vmm.Network, error) {
-	var networks []vmm.Network
-	first := -1
-	for _, text := range f.networks {
-		o, err := netdev.ParseOptions(text)
-		if err != nil {
-			return nil, inputError{"--net", err}
-		}
-		if o.Kind == netdev.KindNone {
-			if len(f.networks) > 1 || len(f.publish) > 0 {
-				return nil, usagef("--net none: it stands for no network at all, so give no other and publish no port")
-			}
-			return nil, nil
-		}
-		if o.Kind == netdev.KindUser && first < 0 {
-			first = len(networks)
-		}
-		networks = append(networks, vmm.Network{Options: o})
-	}
-	for _, text := range f.publish {
-		p, err := netdev.ParsePublish(text)
-		if err != nil {
-			return nil, inputError{"--publish", err}
-		}
-		if first < 0 {
-			if len(networks) > 0 {
-				return nil, usagef("--publish %s: ports are published by a user network; add --net user", text)
-			}
-			networks, first = []vmm.Network{{Options: netdev.Options{Kind: netdev.KindUser}}}, 0
-		}
-		networks[first].Publish = append(networks[first].Publish, p)
-	}
-	return networks, nil
-}
-
-// An inputError says which input is wrong. That is more than vmm's word for all
-// such errors ("configuration") says, so it stands in its place.
-type inputError struct {
-	input string
-	err   error
-}
-
-func (i inputError) Error() string {
-	return i.input + ": " + strings.TrimPrefix(i.err.Error(), vmm.ErrConfig.Error()+": ")
-}
-
-func (i inputError) Unwrap() error { return i.err }
-
 func (f *bootFlags) printPlan(w io.Writer, cfg vmm.Config) error {
 	plan, err := vmm.PlanOf(cfg)
 	if err != nil {
@@ -374,53 +245,4 @@ func (o openFiles) close() {
 	for _, c := range o {
 		_ = c.Close()
 	}
-}
-
-// labArgs are the arguments for husk in the lab: the same flags, with --accel kvm
-// and with absolute paths.
-func (f *bootFlags) labArgs(fs *pflag.FlagSet) ([]string, error) {
-	args := []string{"boot"}
-	var failed error
-	absolute := func(path string) string {
-		path, err := filepath.Abs(path)
-		failed = errors.Join(failed, err)
-		return path
-	}
-	fs.Visit(func(flag *pflag.Flag) {
-		values := []string{flag.Value.String()}
-		if list, ok := flag.Value.(pflag.SliceValue); ok {
-			values = list.GetSlice()
-		}
-		for _, v := range values {
-			switch flag.Name {
-			case "accel", "kernel":
-				continue
-			case "initrd":
-				v = absolute(v)
-			case "disk":
-				v = absoluteDisk(v, absolute("."))
-			case "stats":
-				if v != "-" {
-					v = absolute(v)
-				}
-			case "serial", "console":
-				if path, ok := strings.CutPrefix(v, serialFile); ok {
-					v = serialFile + absolute(path)
-				}
-			}
-			args = append(args, "--"+flag.Name+"="+v)
-		}
-	})
-	if f.kernel != "" {
-		args = append(args, "--kernel="+absolute(f.kernel))
-	}
-	return append(args, "--accel=kvm"), failed
-}
-
-// absoluteDisk makes the file of a --disk absolute. Commas in it are written twice.
-func absoluteDisk(spec, dir string) string {
-	if filepath.IsAbs(spec) {
-		return spec
-	}
-	return strings.ReplaceAll(dir, ",", ",,") + "/" + spec
 }
