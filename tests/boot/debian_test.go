@@ -1,10 +1,13 @@
 package boot
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/md5"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,13 +121,47 @@ func fullDisk(t *testing.T) string {
 	return path
 }
 
+// put copies a file into root's home in the guest.
+func (s shell) put(name, file string) {
+	s.t.Helper()
+	f, err := os.Open(file)
+	require.NoError(s.t, err)
+	defer f.Close()
+	cmd := exec.Command("ssh", append(s.args, "cat >"+name+" && chmod +x "+name)...)
+	cmd.Stdin = f
+	out, err := cmd.CombinedOutput()
+	require.NoError(s.t, err, "%s", out)
+}
+
+// guestProgram is a program for guests. tests/lab-test builds them.
+func guestProgram(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs("../../build/guest/" + name)
+	require.NoError(t, err)
+	require.FileExists(t, path, "make lab-test builds it")
+	return path
+}
+
+// residentMiB is what a process has resident.
+func residentMiB(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	require.NoError(t, err)
+	m := regexp.MustCompile(`Rss: +(\d+) kB`).FindSubmatch(b)
+	require.NotNil(t, m, "%s", b)
+	kib, err := strconv.Atoi(string(m[1]))
+	require.NoError(t, err)
+	return kib >> 10
+}
+
 // TestDebian has a whole Debian boot by what is in its image, and does with its
 // devices what an administrator would.
 func TestDebian(t *testing.T) {
 	image, full, small := overlay(t), fullDisk(t), filepath.Join(t.TempDir(), "small.raw")
 	require.NoError(t, os.WriteFile(small, make([]byte, 8<<20), 0o600))
+	socket := filepath.Join(t.TempDir(), "vsock")
 	g := launch(t, "-d", image, "-d", small+",serial=SMALL,discard=on", "-d", full, "-m", "1G", "-c", "2",
-		"-p", "0:22", "--balloon", "--console", "file:"+filepath.Join(t.TempDir(), "hvc0"))
+		"-p", "0:22", "--balloon", "--vsock", socket, "--console", "file:"+filepath.Join(t.TempDir(), "hvc0"))
 	sh := g.ssh(t)
 
 	require.Contains(t, sh.must("ip -brief address"), "10.0.2.15/24")
@@ -149,6 +186,61 @@ func TestDebian(t *testing.T) {
 			}
 		}
 		require.Contains(t, sh.must("head -c 64 /dev/hwrng | wc -c; dd if=/dev/vdb of=/dev/null bs=1M iflag=direct"), "8388608 bytes")
+	})
+	t.Run("a thousand connections over vsock", func(t *testing.T) {
+		sh.t = t
+		sh.put("vsockecho", guestProgram(t, "vsockecho"))
+		sh.must("systemd-run --quiet /root/vsockecho serve 1234; sleep 1")
+		const connections = 1000
+		var conns [connections]net.Conn
+		for i := range conns { // all open at a time
+			c, err := net.Dial("unix", socket)
+			require.NoError(t, err)
+			defer c.Close()
+			require.NoError(t, c.SetDeadline(time.Now().Add(deadline)))
+			_, err = fmt.Fprintln(c, "CONNECT 1234")
+			require.NoError(t, err)
+			conns[i] = c
+		}
+		for i, c := range conns {
+			r := bufio.NewReader(c)
+			line, err := r.ReadString('\n')
+			require.NoError(t, err)
+			require.Regexp(t, `^OK \d+\n$`, line)
+			_, err = fmt.Fprintln(c, "connection", i)
+			require.NoError(t, err)
+			require.NoError(t, c.(*net.UnixConn).CloseWrite())
+			back, err := io.ReadAll(r)
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprintln("connection", i), string(back))
+		}
+
+		l, err := net.Listen("unix", socket+"_4321")
+		require.NoError(t, err)
+		defer l.Close()
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					_, _ = io.Copy(c, c)
+					_ = c.Close()
+				}()
+			}
+		}()
+		require.Equal(t, "200 connections\n", sh.must("/root/vsockecho call 4321 200"))
+		out, ok := sh.run("/root/vsockecho call 9999 1")
+		require.False(t, ok, out)
+		require.Contains(t, out, "connection reset", "nobody listens there")
+	})
+	t.Run("memory comes back by the balloon", func(t *testing.T) {
+		sh.t = t
+		rss := func() int { return residentMiB(t, g.cmd.Process.Pid) }
+		sh.must("head -c 400M /dev/zero >/dev/shm/x; rm /dev/shm/x")
+		before := rss()
+		require.Eventually(t, func() bool { return rss() < before-200 }, deadline, time.Second, "free page reporting: %d MiB resident before, %d now", before, rss())
 	})
 	t.Run("the host's disk is full", func(t *testing.T) {
 		sh.t = t
