@@ -21,6 +21,9 @@ import (
 // ReadAt fills segments, and WriteAt writes them, one after the other. They are
 // the guest's memory, at most about a thousand, and none is empty.
 //
+// A Disk logs what fails on the host: the device does not, unless its log is a
+// debugging one.
+//
 // Flush returns when all writes that had returned before are on stable storage.
 //
 // Discard gives up a range: what it reads as afterwards is open. WriteZeroes makes
@@ -76,11 +79,11 @@ func (d *Device) Serve(ctx context.Context, s *virtio.Session) error {
 }
 
 // do does a request, and returns its status and how many bytes of its data it
-// has read. Why it failed goes to the log, with a bounded rate.
+// has read.
 func (d *Device) do(r *request, log *slog.Logger) (status, uint64) {
 	n, st, err := d.try(r)
 	if err != nil {
-		log.Warn("virtio-blk: a request failed", "type", r.kind, "sector", r.sector, "err", err)
+		log.Debug("virtio-blk: a request failed", "type", r.kind, "sector", r.sector, "err", err)
 	}
 	return st, n
 }
