@@ -11,7 +11,8 @@ type attack struct {
 	*rand.Rand
 	devices []*device
 	mem     *pages
-	ports   *ports // nil where they cannot be had
+	ports   *ports    // nil where they cannot be had
+	holes   []*region // of memory space, where nothing should be
 	count   *atomic.Uint64
 }
 
@@ -107,7 +108,7 @@ func (a *attack) ring(d *device) {
 // move does a few things that belong together.
 func (a *attack) move() {
 	d := pick(a, a.devices)
-	switch a.IntN(13) {
+	switch a.IntN(15) {
 	case 0, 1:
 		if a.ports != nil {
 			a.port()
@@ -131,7 +132,35 @@ func (a *attack) move() {
 		a.configuration(d)
 	case 12:
 		a.moveBARs(d)
+	case 13:
+		if a.ports != nil {
+			a.portConfig(d)
+			d.goHome()
+		}
+	case 14:
+		a.memory(d)
 	}
+}
+
+// memory is configuration space in memory, and where nothing is.
+func (a *attack) memory(d *device) {
+	regions := a.holes
+	if d.ecam != nil {
+		regions = append([]*region{d.ecam, d.ecam}, regions...)
+	}
+	for range a.IntN(10) {
+		if len(regions) == 0 {
+			return
+		}
+		r, off, size := pick(a, regions), a.IntN(0x110), pick(a, []int{1, 2, 4, 8})
+		a.count.Add(1)
+		if a.IntN(3) == 0 {
+			r.load(off, size)
+		} else {
+			r.store(off, size, a.value())
+		}
+	}
+	d.goHome()
 }
 
 // bringUp is a driver's beginning.

@@ -19,15 +19,19 @@ type device struct {
 	driver string // its sysfs folder, "" where none had it
 	bars   map[int]*region
 	start  [256]byte // configuration space as it was
-
-	mu     sync.Mutex // guards config
+	devfn  int
 	config *os.File
+	ecam   *region // its page of configuration space in memory, or nil
 
 	// Where the structures are (virtio 1.2 §4.1.4).
 	common, notify, specific place
 	notifyMultiplier         int
 	msixBAR, msixCap         int
 }
+
+// pciLock keeps us and, in our system calls, the kernel from each other's use of
+// PCI's two ports.
+var pciLock sync.Mutex
 
 // A place is in a BAR.
 type place struct{ bar, off int }
@@ -54,7 +58,13 @@ func findDevices(spare string) ([]*device, error) {
 		if strings.TrimSpace(string(vendor)) != "0x1af4" || strings.Contains(onSpare, "/"+filepath.Base(path)+"/") {
 			continue
 		}
-		list = append(list, &device{name: filepath.Base(path), bars: map[int]*region{}})
+		d := &device{name: filepath.Base(path), bars: map[int]*region{}}
+		var slot, function int
+		if n, _ := fmt.Sscanf(d.name, "0000:00:%x.%x", &slot, &function); n != 2 {
+			continue // on another bus
+		}
+		d.devfn = slot<<3 | function
+		list = append(list, d)
 	}
 	return list, nil
 }
@@ -131,15 +141,39 @@ func (d *device) readCapabilities() error {
 
 // storeConfig is a store to configuration space.
 func (d *device) storeConfig(reg int, p []byte) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	pciLock.Lock()
+	defer pciLock.Unlock()
 	_, _ = d.config.WriteAt(p, int64(reg)) // the kernel refuses what lies behind the end
 }
 
 func (d *device) loadConfig(reg int, p []byte) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	pciLock.Lock()
+	defer pciLock.Unlock()
 	_, _ = d.config.ReadAt(p, int64(reg))
+}
+
+// portConfig is an access to configuration space through PCI's ports, or what
+// comes close. It is for a thread that may use ports.
+func (a *attack) portConfig(d *device) {
+	const address, data = 0xcf8, 0xcfc
+	pciLock.Lock()
+	defer pciLock.Unlock()
+	for range 1 + a.IntN(8) {
+		reg := a.IntN(256)
+		out(address, 4, 1<<31|uint32(d.devfn)<<8|uint32(reg&^3))
+		size := pick(a, []int{1, 2, 4})
+		port := uint16(data + reg&3)
+		a.count.Add(2)
+		if a.IntN(3) == 0 {
+			in(port, size)
+		} else {
+			out(port, size, uint32(a.value()))
+		}
+		// Parts of the address register, and what it does not point to.
+		out(address+uint16(a.IntN(4)), pick(a, []int{1, 2}), a.Uint32())
+		out(address, 4, a.Uint32()>>1)
+		out(data, 4, a.Uint32())
+	}
 }
 
 // Registers of the configuration space (PCI 3.0 §6.1).

@@ -70,6 +70,7 @@ func run(o options) error {
 		}
 		fmt.Printf("hostile: attacks %s\n", d)
 	}
+	holes := openMemory(devices)
 	ports, err := openPorts(o.power)
 	if err != nil {
 		fmt.Printf("hostile: no ports: %v\n", err)
@@ -80,7 +81,7 @@ func run(o options) error {
 	var attackers, readers sync.WaitGroup
 	for i := range o.threads {
 		a := &attack{
-			Rand: rand.New(rand.NewPCG(o.seed, uint64(i))), devices: devices, mem: mem, ports: ports, count: &accesses,
+			Rand: rand.New(rand.NewPCG(o.seed, uint64(i))), devices: devices, mem: mem, ports: ports, holes: holes, count: &accesses,
 		}
 		attackers.Go(func() {
 			runtime.LockOSThread() // ports are open for one thread

@@ -16,7 +16,7 @@ func in(port uint16, size int) uint32
 type portRange struct{ first, last uint16 }
 
 // Ports that are left alone: the serial ports, by which the verdict is read, and
-// PCI's, where the kernel would be crossed on its way to the disk that is spared.
+// PCI's, which have their own way: device.portConfig.
 var spared = []portRange{{0x3f8, 0x3ff}, {0xcf8, 0xcff}}
 
 // Ports that end the machine, of which option -power makes targets: the keyboard
