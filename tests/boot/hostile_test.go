@@ -18,7 +18,7 @@ import (
 // hostileModules are the drivers that the attack takes devices from, and has take
 // them again. One that a kernel has not is left out.
 var hostileModules = []string{
-	"virtio_pci", "virtio_blk", "virtio_rng", "virtio_net", "virtio_console", "virtio_balloon", "vmw_vsock_virtio_transport",
+	"virtio_pci", "virtio_mmio", "virtio_blk", "virtio_rng", "virtio_net", "virtio_console", "virtio_balloon", "vmw_vsock_virtio_transport",
 }
 
 // hostileInitrd is husk-init with the program tests/hostile.
@@ -42,7 +42,7 @@ func hostileInitrd(t *testing.T, flavour string) string {
 }
 
 // attack boots a guest that attacks its devices for a time, and tells what it saw.
-func attack(t *testing.T, flavour string, length time.Duration, more string) {
+func attack(t *testing.T, flavour, transport string, length time.Duration, more string) {
 	t.Helper()
 	need(t)
 	dir := t.TempDir()
@@ -54,7 +54,7 @@ func attack(t *testing.T, flavour string, length time.Duration, more string) {
 	spare := disk("spare.raw", 0x5a)
 	r := husk(t, nil, "boot", "--accel=kvm", "-k", kernel(t, flavour, "vmlinuz"), "-i", hostileInitrd(t, flavour), "-m", "256M", "-c", "2",
 		"-d", disk("attacked.raw", 0)+",discard=on", "-d", spare+",ro", "-d", disk("snapshot.raw", 1)+",snapshot=on", "--rng",
-		"--debug-exit", "-a", `loglevel=4 husk.do=run husk.run="/hostile -spare /dev/vdb -time `+length.String()+more+`"`)
+		"--transport", transport, "--debug-exit", "-a", `loglevel=4 husk.do=run husk.run="/hostile -spare /dev/vdb -time `+length.String()+more+`"`)
 	for _, line := range strings.Split(r.stdout, "\n") {
 		if strings.HasPrefix(line, "hostile: ") {
 			t.Log(strings.TrimSpace(line))
@@ -71,7 +71,9 @@ func attack(t *testing.T, flavour string, length time.Duration, more string) {
 
 // TestAHostileGuest: husk is there after it, and so are the devices.
 func TestAHostileGuest(t *testing.T) {
-	attack(t, "cloud", 10*time.Second, " -seed 1")
+	for _, transport := range []string{"pci", "mmio"} {
+		t.Run(transport, func(t *testing.T) { attack(t, "cloud", transport, 10*time.Second, " -seed 1") })
+	}
 }
 
 // TestSoakAHostileGuest is the same for SOAK, with another attack each time.
@@ -79,7 +81,7 @@ func TestSoakAHostileGuest(t *testing.T) {
 	end := time.Now().Add(kvmtest.Soak(t))
 	n := 0
 	for ; time.Now().Before(end); n++ {
-		attack(t, []string{"cloud", "generic"}[n%2], min(time.Until(end), 30*time.Second), "")
+		attack(t, []string{"cloud", "generic"}[n%2], []string{"pci", "pci", "mmio"}[n%3], min(time.Until(end), 30*time.Second), "")
 	}
 	t.Logf("%d guests", n)
 }

@@ -97,18 +97,27 @@ func ordinary(off, size int, v uint64) uint64 {
 }
 
 func (a *attack) common(d *device, reg, size int, v uint64) {
-	a.store(d, d.common.bar, d.common.off+reg, size, v)
+	off, size := d.at(reg, size)
+	a.store(d, d.common.bar, off, size, v)
 }
 
 func (a *attack) ring(d *device) {
 	queue := pick(a, []int{0, 0, 0, 1, 2, 3, 5, 200})
+	if d.mmio {
+		a.store(d, 0, mmioNotify, 4, uint64(queue))
+		return
+	}
 	a.store(d, d.notify.bar, d.notify.off+queue*d.notifyMultiplier, 2, uint64(queue))
 }
 
 // move does a few things that belong together.
 func (a *attack) move() {
 	d := pick(a, a.devices)
-	switch a.IntN(15) {
+	n := 15
+	if d.mmio {
+		n = 10 // the others are PCI's
+	}
+	switch a.IntN(n) {
 	case 0, 1:
 		if a.ports != nil {
 			a.port()
@@ -249,6 +258,9 @@ func (a *attack) anything(d *device) {
 		size := pick(a, []int{1, 2, 4, 8})
 		p := pick(a, []place{d.common, d.common, d.specific, d.notify, {d.common.bar, 0}})
 		off := p.off + a.IntN(commonSize)
+		if d.mmio {
+			off = a.IntN(0x210)
+		}
 		if a.IntN(3) == 0 {
 			if r := d.bars[p.bar]; r != nil {
 				a.count.Add(1)

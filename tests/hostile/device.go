@@ -13,9 +13,11 @@ import (
 
 const pciDevices = "/sys/bus/pci/devices"
 
-// A device is a virtio device on the PCI bus, taken from its driver.
+// A device is a virtio device, taken from its driver: on the PCI bus, or registers
+// in memory.
 type device struct {
 	name   string // as 0000:00:01.0
+	mmio   bool
 	driver string // its sysfs folder, "" where none had it
 	bars   map[int]*region
 	start  [256]byte // configuration space as it was
@@ -37,22 +39,26 @@ var pciLock sync.Mutex
 type place struct{ bar, off int }
 
 func (d *device) String() string {
+	if d.mmio {
+		return fmt.Sprintf("%s, virtio type %d", d.name, d.bars[0].load(mmioType, 4))
+	}
 	return fmt.Sprintf("%s, virtio type %d, %d BARs", d.name, binary.LittleEndian.Uint16(d.start[2:])-0x1040, len(d.bars))
 }
 
 // findDevices are all virtio devices but the one that the spare disk is on.
 func findDevices(spare string) ([]*device, error) {
-	all, err := filepath.Glob(pciDevices + "/*")
-	if err != nil {
-		return nil, err
-	}
 	onSpare := ""
 	if spare != "" {
+		var err error
 		if onSpare, err = filepath.EvalSymlinks("/sys/block/" + filepath.Base(spare)); err != nil {
 			return nil, err
 		}
 	}
-	var list []*device
+	all, err := filepath.Glob(pciDevices + "/*")
+	if err != nil {
+		return nil, err
+	}
+	list := findMMIO(onSpare)
 	for _, path := range all {
 		vendor, _ := os.ReadFile(path + "/vendor")
 		if strings.TrimSpace(string(vendor)) != "0x1af4" || strings.Contains(onSpare, "/"+filepath.Base(path)+"/") {
@@ -69,18 +75,36 @@ func findDevices(spare string) ([]*device, error) {
 	return list, nil
 }
 
-func (d *device) path(name string) string { return filepath.Join(pciDevices, d.name, name) }
+func (d *device) path(name string) string {
+	if d.mmio {
+		return filepath.Join(platformDevices, d.name, name)
+	}
+	return filepath.Join(pciDevices, d.name, name)
+}
+
+// unbind takes the device from its driver.
+func (d *device) unbind() error {
+	driver, err := filepath.EvalSymlinks(d.path("driver"))
+	if err != nil {
+		return nil // it has none
+	}
+	d.driver = driver
+	if err := os.WriteFile(filepath.Join(driver, "unbind"), []byte(d.name), 0); err != nil {
+		return fmt.Errorf("unbind: %w", err)
+	}
+	return nil
+}
 
 // take takes the device from its driver and maps its registers.
 func (d *device) take() (err error) {
+	if d.mmio {
+		return d.takeMMIO()
+	}
 	if d.config, err = os.OpenFile(d.path("config"), os.O_RDWR, 0); err != nil {
 		return err
 	}
-	if driver, err := filepath.EvalSymlinks(d.path("driver")); err == nil {
-		d.driver = driver
-		if err := os.WriteFile(filepath.Join(driver, "unbind"), []byte(d.name), 0); err != nil {
-			return fmt.Errorf("unbind: %w", err)
-		}
+	if err := d.unbind(); err != nil {
+		return err
 	}
 	if err := os.WriteFile(d.path("enable"), []byte("1"), 0); err != nil {
 		return fmt.Errorf("enable: %w", err)
@@ -186,27 +210,45 @@ const (
 
 // goHome puts the BARs back, and lets the device work.
 func (d *device) goHome() {
+	if d.mmio {
+		return
+	}
 	d.storeConfig(regBAR, d.start[regBAR:regBAR+24])
 	d.storeConfig(regCommand, []byte{commandMemoryMaster, 0})
 }
 
 // silence resets the device: from here on it does not touch memory.
 func (d *device) silence() {
-	d.storeConfig(d.msixCap+2, []byte{0, 0})
+	if !d.mmio {
+		d.storeConfig(d.msixCap+2, []byte{0, 0})
+	}
 	d.goHome()
-	common := d.bars[d.common.bar]
-	common.store(d.common.off+regStatus, 1, 0)
-	for end := time.Now().Add(30 * time.Second); common.load(d.common.off+regStatus, 1) != 0 && time.Now().Before(end); {
+	off, size := d.at(regStatus, 1)
+	d.bars[d.common.bar].store(off, size, 0)
+	for end := time.Now().Add(30 * time.Second); d.status() != 0 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 }
 
+// at is where a register of the common configuration is.
+func (d *device) at(reg, size int) (int, int) {
+	if d.mmio {
+		return mmioRegisters[reg], 4
+	}
+	return d.common.off + reg, size
+}
+
+// status is the device status.
+func (d *device) status() uint64 { return d.bars[d.common.bar].load(d.at(regStatus, 1)) }
+
 // giveBack has the driver take the device again, which must work.
 func (d *device) giveBack() error {
-	if status := d.bars[d.common.bar].load(d.common.off+regStatus, 1); status != 0 {
+	if status := d.status(); status != 0 {
 		return fmt.Errorf("its status is %#x after a reset", status)
 	}
-	d.storeConfig(regCommand, d.start[regCommand:regCommand+2])
+	if !d.mmio {
+		d.storeConfig(regCommand, d.start[regCommand:regCommand+2])
+	}
 	if d.driver == "" {
 		return nil
 	}

@@ -48,6 +48,9 @@ func openMemory(devices []*device) (holes []*region) {
 			continue
 		}
 		for _, d := range devices {
+			if d.mmio {
+				continue
+			}
 			if r, err := mapRegion(memDevice, int64(w.first)+int64(d.devfn)*pageSize, pageSize); err == nil {
 				d.ecam = r
 				ecams++
