@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/huskvm/husk/devices"
 	"github.com/huskvm/husk/devices/disk"
+	"github.com/huskvm/husk/devices/disk/qcow2"
 	"github.com/huskvm/husk/devices/virtio"
 	virtiopci "github.com/huskvm/husk/devices/virtio/pci"
 	"github.com/huskvm/husk/vmm/memory"
@@ -28,7 +30,8 @@ type victim struct {
 	spare *driver
 	log   *records
 
-	disk, readOnly, snapshot string // files
+	disk, readOnly, snapshot string      // files
+	format                   disk.Format // of disk
 }
 
 const (
@@ -52,8 +55,14 @@ func (v *victim) everything(t *testing.T, cfg *Config, dir string, random *rand.
 		*f.path = filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(*f.path, f.data, 0o600))
 	}
+	v.format = disk.Raw
+	if random.IntN(2) == 0 {
+		v.format = disk.Qcow2
+		require.NoError(t, os.Remove(v.disk))
+		require.NoError(t, disk.Create(v.disk, diskSize, qcow2.CreateOptions{}))
+	}
 	cfg.Disks = []disk.Spec{
-		{File: v.disk, Format: disk.Raw, Discard: true},
+		{File: v.disk, Format: v.format, Discard: true},
 		{File: v.readOnly, Format: disk.Raw, ReadOnly: true},
 		{File: v.snapshot, Format: disk.Raw, Snapshot: true, Discard: true},
 	}
@@ -133,8 +142,8 @@ func (v *victim) recover() error {
 		switch kind := d.deviceType(); {
 		case err != nil:
 		case kind == virtio.Block:
-			files := []string{v.disk, v.readOnly, ""}
-			if files[disks] == "" { // what the guest wrote is nowhere else
+			files := []string{v.disk, v.readOnly, v.snapshot}
+			if disks == 2 || disks == 0 && v.format != disk.Raw { // what the guest wrote is nowhere else
 				_, err = d.block(blockRead, 0, nil, 64<<10)
 			} else {
 				var want []byte
@@ -167,9 +176,18 @@ func (v *victim) checkFiles(t *testing.T, seed uint64) {
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(got, pattern), "SOAK_SEED=%d: %s has changed", seed, filepath.Base(name))
 	}
-	st, err := os.Stat(v.disk)
-	require.NoError(t, err)
-	require.EqualValues(t, diskSize, st.Size(), "SOAK_SEED=%d", seed)
+	if v.format == disk.Raw {
+		st, err := os.Stat(v.disk)
+		require.NoError(t, err)
+		require.EqualValues(t, diskSize, st.Size(), "SOAK_SEED=%d", seed)
+		return
+	}
+	check, err := exec.LookPath("qemu-img")
+	if err != nil {
+		return // the image's own tests look closer
+	}
+	out, err := exec.Command(check, "check", "-f", "qcow2", v.disk).CombinedOutput()
+	require.NoError(t, err, "SOAK_SEED=%d: %s", seed, out)
 }
 
 // records is a log that counts what a guest has it say.
