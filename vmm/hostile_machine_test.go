@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -166,6 +168,17 @@ func (v *victim) recover() error {
 		}
 	}
 	return v.pauseVirtio()
+}
+
+// checkBARs: nothing that a guest has placed is where RAM or another chip is.
+func (v *victim) checkBARs(t *testing.T, seed uint64) {
+	t.Helper()
+	windows := []devices.Range{{Base: pciLowBase, Size: pciLowSize}, {Base: pciHigh(v.mem.Size()), Size: pciHighSize}}
+	for _, r := range v.board.mmio.Ranges() {
+		require.True(t, !strings.Contains(r.Name, " BAR ") || slices.ContainsFunc(windows, func(w devices.Range) bool {
+			return r.Base >= w.Base && r.Base+r.Size <= w.Base+w.Size
+		}), "SOAK_SEED=%d: %v", seed, r)
+	}
 }
 
 // checkFiles: what cannot be written has not changed, and nothing has grown.
