@@ -72,7 +72,7 @@ func attack(t *testing.T, flavour, transport string, length time.Duration, more 
 // TestAHostileGuest: husk is there after it, and so are the devices.
 func TestAHostileGuest(t *testing.T) {
 	for _, transport := range []string{"pci", "mmio"} {
-		t.Run(transport, func(t *testing.T) { attack(t, "cloud", transport, 10*time.Second, " -seed 1") })
+		t.Run(transport, func(t *testing.T) { attack(t, "cloud", transport, 5*time.Second, " -seed 1") })
 	}
 }
 

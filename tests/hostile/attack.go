@@ -49,7 +49,7 @@ func (a *attack) value() uint64 {
 	case 2:
 		return uint64(1) << a.IntN(12)
 	case 3:
-		return pick(a, []uint64{0xffff, 0xffff_ffff, noRAM, 0xfee0_0000, 0xe000_0000, 0xc000_0000, ^uint64(0), 0x8000_0000_0000_0000})
+		return pick(a, []uint64{0xffff_ffff, noRAM, 0xfee0_0000, 0xe000_0000, 0xc000_0000, ^uint64(0), 0x8000_0000_0000_0000})
 	}
 	return v | noRAM | noRAM<<32
 }
