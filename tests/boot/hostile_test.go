@@ -81,7 +81,7 @@ func TestSoakAHostileGuest(t *testing.T) {
 	end := time.Now().Add(kvmtest.Soak(t))
 	n := 0
 	for ; time.Now().Before(end); n++ {
-		attack(t, []string{"cloud", "generic"}[n%2], []string{"pci", "pci", "mmio"}[n%3], min(time.Until(end), 30*time.Second), "")
+		attack(t, []string{"cloud", "generic"}[n%2], []string{"pci", "pci", "mmio"}[n%3], min(max(time.Until(end).Truncate(time.Second), 5*time.Second), 30*time.Second), "")
 	}
 	t.Logf("%d guests", n)
 }
