@@ -25,6 +25,11 @@ $(guestinit):
 bin/husk: $(guestinit)
 	@$(GO) build -trimpath -ldflags='-s -w -X main.version=$(version) -X runtime.godebugDefault=disablethp=1' -o $@ ./cmd/husk
 
+# A guest's program, for tests.
+.PHONY: bin/hostile
+bin/hostile:
+	@$(GO) build -trimpath -ldflags='-s -w' -o $@ ./tests/hostile
+
 # Boot a guest: prints what it sees, and gives a shell on a terminal.
 demo: build
 	@GO='$(GO)' tests/run-demo
@@ -51,7 +56,7 @@ test-kvm:
 	else echo "test-kvm: skipped, /dev/kvm cannot be opened here"; fi
 
 # KVM tests and end-to-end boots in a machine with a complete KVM.
-lab-test: build
+lab-test: build bin/hostile
 	@tests/install kernels qemu disktools debian
 	@GO='$(GO)' tests/lab-test
 
@@ -60,7 +65,7 @@ fuzz:
 	@FUZZTIME=$(FUZZTIME) GO='$(GO)' tests/fuzz
 
 # What is too long for every change; SOAK is the time it takes.
-soak: build
+soak: build bin/hostile
 	@tests/install kernels qemu
 	@SOAK=$(SOAK) GO='$(GO)' tests/soak
 

@@ -18,15 +18,13 @@ var (
 )
 
 // Run drives the machine until its guest stops or ctx ends, which is the
-// outcome Cancelled. When it returns, no vCPU runs and the guest's last byte is
-// with Serial.Out. An error means that husk itself failed. After Cancelled,
-// Run may be called again and the guest goes on.
+// outcome Cancelled. When it returns, no vCPU runs, no device works, and the
+// guest's last byte is with Serial.Out. An error means that husk itself failed.
+// After Cancelled, Run may be called again and the guest goes on.
 func (vm *VM) Run(ctx context.Context) (*Result, error) {
-	if err := vm.setRunning(true); err != nil {
+	if err := vm.beginRun(); err != nil {
 		return nil, err
 	}
-	defer func() { _ = vm.setRunning(false) }()
-
 	stopConsole := vm.startConsole()
 	vm.resumeVirtio(len(vm.virtio))
 	cpuCtx, stopCPUs := context.WithCancel(ctx)
@@ -43,7 +41,7 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	}
 	cpus.Wait()
 	vm.timeline.mark(MarkerStopped)
-	err := errors.Join(vm.pauseVirtio(), stopConsole())
+	err := errors.Join(stopConsole(), vm.endRun())
 	vm.blamePanic(&result)
 	return &result, err
 }
@@ -95,25 +93,34 @@ func (vm *VM) blamePanic(r *Result) {
 	r.Outcome, r.Detail = GuestPanic, line
 }
 
-func (vm *VM) setRunning(on bool) error {
+func (vm *VM) beginRun() error {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
-	if on && vm.closed {
+	if vm.closed {
 		return errClosed
 	}
-	if on && vm.running {
+	if vm.running {
 		return errRunning
 	}
-	vm.running = on
-	if on {
-		for _, c := range vm.vcpus {
-			c.done = make(chan struct{})
-		}
-	} else if vm.resume != nil {
+	vm.running = true
+	for _, c := range vm.vcpus {
+		c.done = make(chan struct{})
+	}
+	return nil
+}
+
+// endRun stops the devices, and keeps the lock meanwhile: a Resume after that
+// would have them work on in a machine that does not run.
+func (vm *VM) endRun() error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	err := vm.pauseVirtio()
+	vm.running = false
+	if vm.resume != nil {
 		close(vm.resume)
 		vm.resume = nil
 	}
-	return nil
+	return err
 }
 
 // startConsole connects the serial port and the virtio console. The function it

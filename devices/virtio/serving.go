@@ -14,6 +14,7 @@ import (
 // settle does either: all others say what they want and call it.
 type serving struct {
 	run       *run // the Serve under way, or nil
+	latest    *run // the last that was started: what its end causes may be under way yet
 	resetting bool // the device, and soon its registers
 	finishing bool // the transport's registers are being reset, without the lock
 	restart   bool // a queue was added
@@ -36,7 +37,7 @@ type line struct {
 type run struct {
 	session *Session
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when its end has been dealt with
+	done    chan struct{} // closed when nothing of it or of those before it goes on
 }
 
 var errGaveUp = errors.New("the device stopped")
@@ -104,8 +105,10 @@ func (s *State) start() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &run{session: session, cancel: cancel, done: make(chan struct{})}
-	s.run = r
+	before := s.latest
+	s.run, s.latest = r, r
 	go func() {
+		defer close(r.done)
 		err := s.c.Device.Serve(ctx, session)
 		if ctx.Err() == nil && err == nil {
 			err = errGaveUp
@@ -115,6 +118,9 @@ func (s *State) start() error {
 		}
 		cancel()
 		s.ended(r, err)
+		if before != nil {
+			<-before.done
+		}
 	}()
 	return nil
 }
@@ -161,7 +167,6 @@ func (s *State) ended(r *run, err error) {
 	}
 	s.settle()
 	s.unlock()
-	close(r.done)
 }
 
 // awaitReset waits for a reset to be done, but not for long. It releases the
@@ -184,14 +189,15 @@ func (s *State) await(done func() bool) {
 	s.mu.Lock()
 }
 
-// Pause stops the device, and returns when nothing is in flight: the guest's
-// memory and queues rest until Resume. The driver does not notice. If ctx ends
-// first, the device goes on, and Pause returns the error of ctx.
+// Pause stops the device, and returns when nothing is in flight, no interrupt
+// either: the guest's memory and queues rest until Resume. The driver does not
+// notice. If ctx ends first, the device goes on, and Pause returns the error of
+// ctx.
 func (s *State) Pause(ctx context.Context) error {
 	s.mu.Lock()
 	s.paused = true
 	s.settle()
-	r := s.run
+	r := s.latest
 	s.unlock()
 	if r == nil {
 		return nil
@@ -213,12 +219,13 @@ func (s *State) Resume() {
 	s.settle()
 }
 
-// Close stops the device for good, and returns when nothing is in flight.
+// Close stops the device for good, and returns when nothing is in flight, no
+// interrupt either: what they lead to may go away.
 func (s *State) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.settle()
-	r := s.run
+	r := s.latest
 	s.unlock()
 	if r != nil {
 		<-r.done

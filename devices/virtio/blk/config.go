@@ -33,12 +33,18 @@ const (
 	// maxSegments leaves room in the queue for the header and the status.
 	maxSegments = queueSize - 2
 	// maxSegment is the longest segment that a driver should make, in bytes.
-	maxSegment = 4 << 20
+	maxSegment = 128 << 10
+	// maxData is the longest request that follows from that. One buffer named again
+	// and again can make one of 4 GiB, and who stops the device would wait for it.
+	maxData = maxSegments * maxSegment
+	// maxAtWork bounds what a queue's requests under way have to do, in bytes, for
+	// the same reason. It is exceeded by one request.
+	maxAtWork = 32 << 20
 
 	// maxRanges bounds the ranges of a discard or write-zeroes request, and
-	// maxRangeSectors the length of each: a request must not take forever.
-	maxRanges       = 32
-	maxRangeSectors = 1 << 30 / sectorSize
+	// maxRangeSectors the length of each, which a host may have to write.
+	maxRanges       = 16
+	maxRangeSectors = 64 << 20 / sectorSize
 
 	serialSize = 20 // bytes (§5.2.6)
 )

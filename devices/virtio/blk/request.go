@@ -68,6 +68,18 @@ func parse(c *queue.Chain) (request, error) {
 	return r, nil
 }
 
+// weight is what r has to do, in bytes. That of ranges is not known before they
+// are read, so it counts as a lot.
+func (r *request) weight() int64 {
+	switch r.kind {
+	case typeIn, typeOut:
+		return int64(min(r.room+queue.Len(r.out), maxData))
+	case typeDiscard, typeWriteZeroes:
+		return maxAtWork
+	}
+	return 0
+}
+
 // An extent is a piece of the disk, in bytes.
 type extent struct {
 	off, n int64
@@ -76,6 +88,9 @@ type extent struct {
 // extent checks that n bytes from sector on are whole sectors of the disk.
 func (c *Config) extent(sector, n uint64) (extent, error) {
 	capacity := c.capacity()
+	if n > maxData {
+		return extent{}, fmt.Errorf("%d bytes at once, more than %d", n, maxData)
+	}
 	if n%sectorSize != 0 {
 		return extent{}, fmt.Errorf("%d bytes are not whole sectors", n)
 	}

@@ -31,6 +31,13 @@ type server struct {
 	wg      sync.WaitGroup
 	busy    atomic.Int32 // workers that do something
 	handing int          // requests still to hand over
+
+	atWork atomic.Int64  // the weight of the requests under way
+	eased  chan struct{} // has a token if that has become less
+}
+
+func newServer(d *Device, q *queue.Queue, log *slog.Logger) *server {
+	return &server{Device: d, queue: q, log: log, depth: d.c.Depth, work: make(chan request), eased: make(chan struct{}, 1)}
 }
 
 // serve returns when ctx has ended and all that was taken is done.
@@ -47,6 +54,10 @@ func (s *server) serve(ctx context.Context) error {
 			s.queue.Return(c)
 			return err
 		}
+		if err := s.admit(ctx, &r); err != nil {
+			s.queue.Return(c)
+			return err
+		}
 		if s.alone(&r) {
 			st, read := s.do(&r, s.log)
 			if s.queue.Pending() > 0 {
@@ -57,6 +68,20 @@ func (s *server) serve(ctx context.Context) error {
 			s.hand(r)
 		}
 	}
+}
+
+// admit waits until not too much is under way, or for the end of ctx.
+func (s *server) admit(ctx context.Context, r *request) error {
+	for s.atWork.Load() >= maxAtWork {
+		s.queue.Flush() // the driver may wait for what is done
+		select {
+		case <-s.eased:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s.atWork.Add(r.weight())
+	return nil
 }
 
 // alone tells whether r may be done here. A flush may take as long as it likes.
@@ -100,6 +125,13 @@ func (s *server) finish(r *request, st status, read uint64) {
 	if read == r.room {
 		read++
 	}
+	weight := r.weight()
 	s.queue.Push(r.chain, uint32(read))
 	s.queue.Flush()
+	if s.atWork.Add(-weight) < maxAtWork {
+		select {
+		case s.eased <- struct{}{}:
+		default:
+		}
+	}
 }

@@ -50,6 +50,45 @@ func TestDepthRequestsAreUnderWay(t *testing.T) {
 	}
 }
 
+// TestHugeRequestsAreFewAtATime: who stops the device waits for what is under way,
+// so that is bounded in bytes; and what is longer than a driver may make a request
+// is refused.
+func TestHugeRequestsAreFewAtATime(t *testing.T) {
+	const huge = 16 << 20
+	disk := newDisk(huge / sectorSize)
+	disk.gate, disk.waiting = make(chan struct{}), make(chan struct{}, 100)
+	mem := virtiotest.NewMemory(1<<32, 256<<20)
+	dev, err := New(Config{Disk: disk, Size: huge, Depth: 64})
+	require.NoError(t, err)
+	d := virtiotest.NewDriverIn(t, mem, dev, nil)
+	d.Start(features & d.Offered())
+	r := d.Rings[0]
+	for range 10 {
+		r.Add(virtiotest.Out(header(typeIn, 0)), virtiotest.In(huge), virtiotest.In(1))
+	}
+	r.Publish()
+	for range 2 { // that is maxAtWork
+		<-disk.waiting
+	}
+	select {
+	case <-disk.waiting:
+		require.Fail(t, "more than maxAtWork is under way")
+	case <-time.After(20 * time.Millisecond):
+	}
+	paused := make(chan error)
+	go func() { paused <- d.State.Pause(context.Background()) }()
+	disk.gate <- struct{}{}
+	disk.gate <- struct{}{}
+	require.NoError(t, <-paused, "what had not begun is left for later")
+	d.State.Resume()
+	close(disk.gate)
+	for range 10 {
+		used, err := r.Await(d.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, huge+1, used.Written)
+	}
+}
+
 // TestTwoRequestsAtATimeAreBothUnderWay has a slow disk and a guest that keeps two
 // reads going: each may come when the other is in the disk.
 func TestTwoRequestsAtATimeAreBothUnderWay(t *testing.T) {
@@ -189,7 +228,7 @@ func bench(b *testing.B, depth int) {
 	require.NoError(b, err)
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error)
-	s := server{Device: dev, queue: q, log: slog.New(slog.DiscardHandler), depth: 64, work: make(chan request)}
+	s := newServer(dev, q, slog.New(slog.DiscardHandler))
 	go func() { done <- s.serve(ctx) }()
 	var heads []uint16
 	for range depth {
