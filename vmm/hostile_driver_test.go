@@ -30,8 +30,6 @@ func newDriver(vm *VM, t target, mem queue.Memory, base uint64) *driver {
 	return &driver{target: t, vm: vm, mem: mem, rings: ringsAt(base), base: base}
 }
 
-const driverMemory = 0x10_0000
-
 func (d *driver) do(list ...access) {
 	for _, x := range list {
 		d.vm.do(x)

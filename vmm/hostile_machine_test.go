@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/huskvm/husk/devices"
 	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/devices/disk/qcow2"
+	"github.com/huskvm/husk/devices/netdev"
 	"github.com/huskvm/husk/devices/virtio"
 	virtiopci "github.com/huskvm/husk/devices/virtio/pci"
 	"github.com/huskvm/husk/vmm/memory"
@@ -68,7 +70,9 @@ func (v *victim) everything(t *testing.T, cfg *Config, dir string, random *rand.
 		{File: v.readOnly, Format: disk.Raw, ReadOnly: true},
 		{File: v.snapshot, Format: disk.Raw, Snapshot: true, Discard: true},
 	}
-	cfg.Entropy = true
+	cfg.Entropy, cfg.Balloon, cfg.Console = true, true, &Serial{Out: io.Discard}
+	cfg.Networks = []Network{{Options: netdev.Options{Kind: netdev.KindUser}}}
+	cfg.Vsock = &Vsock{CID: 3, Path: filepath.Join(dir, "vsock")}
 	cfg.Transport = []Transport{TransportPCI, TransportPCI, TransportMMIO}[random.IntN(3)]
 }
 

@@ -86,7 +86,7 @@ func (d *device) path(name string) string {
 func (d *device) unbind() error {
 	driver, err := filepath.EvalSymlinks(d.path("driver"))
 	if err != nil {
-		return nil // it has none
+		return nil //nolint:nilerr // it has none
 	}
 	d.driver = driver
 	if err := os.WriteFile(filepath.Join(driver, "unbind"), []byte(d.name), 0); err != nil {

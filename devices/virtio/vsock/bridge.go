@@ -85,7 +85,7 @@ func (b *joint) toGuest() {
 		switch {
 		case err == nil:
 			continue
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			_ = b.c.CloseWrite()
 		case errors.Is(err, syscall.EPIPE):
 			_ = b.s.CloseRead()

@@ -1,6 +1,7 @@
 package vsock
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -92,7 +93,7 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 		c.mu.Lock()
 		if err := c.awaitInput(); err != nil {
 			c.mu.Unlock()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = nil
 			}
 			return total, err

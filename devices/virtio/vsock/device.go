@@ -102,7 +102,7 @@ func open(c Config, wait times) (*Device, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &Device{c: c, times: wait}
-	d.table.init()
+	d.init()
 	if c.Path != "" {
 		u, err := listenUnix(d, c.Path)
 		if err != nil {
@@ -167,7 +167,7 @@ func (d *Device) Serve(ctx context.Context, s *virtio.Session) error {
 // returns when nothing of the device runs but Serve.
 func (d *Device) Close() error {
 	var err error
-	if d.table.close() && d.unix != nil {
+	if d.table.close() && d.unix != nil { //nolint:staticcheck // Close would be a step from close
 		err = d.unix.close()
 	}
 	d.dropAll(errClosed, true)

@@ -54,7 +54,7 @@ func TestAResetOfTheDriverResetsConnections(t *testing.T) {
 	d, g := unixDevice(t, Config{})
 	serve(t, d, 80, func(c *net.UnixConn) { echo(c) })
 	for range 3 {
-		g.listen(7, func(c *guestConn) {})
+		g.listen(7, func(*guestConn) {})
 		program1, _ := program(t, d, 7)
 		inProcess, err := d.Dial(t.Context(), 7)
 		require.NoError(t, err)
