@@ -66,7 +66,7 @@ fuzz:
 
 # What is too long for every change; SOAK is the time it takes.
 soak: build bin/hostile
-	@tests/install kernels qemu
+	@tests/install kernels qemu disktools debian iperf3
 	@SOAK=$(SOAK) GO='$(GO)' tests/soak
 
 # husk beside the other VMMs found on PATH.

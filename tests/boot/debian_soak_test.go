@@ -1,0 +1,79 @@
+package boot
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/huskvm/husk/devices/disk"
+	"github.com/huskvm/husk/devices/disk/qcow2"
+	"github.com/huskvm/husk/kvm/kvmtest"
+)
+
+const (
+	soakDisk = 256 << 20
+	soakTap  = "husksoak0"
+)
+
+// TestSoakDebian has a Debian use its disks and networks for SOAK: what fio writes
+// must read right, over raw and qcow2, and iperf3 gets through in both directions,
+// over a user network and a tap.
+func TestSoakDebian(t *testing.T) {
+	end := time.Now().Add(kvmtest.Soak(t))
+	dir := t.TempDir()
+	raw, cow := filepath.Join(dir, "soak.raw"), filepath.Join(dir, "soak.qcow2")
+	require.NoError(t, os.WriteFile(raw, nil, 0o600))
+	require.NoError(t, os.Truncate(raw, soakDisk))
+	require.NoError(t, disk.Create(cow, soakDisk, qcow2.CreateOptions{}))
+	port := freePort(t)
+	g := launch(t, "-d", overlay(t), "-d", raw+",discard=on", "-d", cow+",discard=on", "-m", "1G", "-c", "2",
+		"-p", "0:22", "-p", fmt.Sprint(port, ":5201"), "-n", "user", "-n", "tap="+soakTap)
+	sh := g.ssh(t)
+	tool(t, "ip", "address", "add", "10.254.9.1/24", "dev", soakTap)
+	tool(t, "ip", "link", "set", soakTap, "up")
+	sh.must(`card=$(ls /sys/bus/virtio/drivers/virtio_net/virtio*/net -d | tail -n 1) && card=$(ls $card) &&
+		ip address add 10.254.9.2/24 dev $card && ip link set $card up && systemd-run --quiet iperf3 -s`)
+
+	rounds := 0
+	for ; rounds == 0 || time.Now().Before(end); rounds++ {
+		for _, dev := range []string{"vdb", "vdc"} {
+			out := sh.must("fio --name=verify --filename=/dev/" + dev + " --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite" +
+				" --bsrange=4k-128k --size=64m --offset=" + fmt.Sprintf("%dm", rounds%3*64) + " --verify=crc32c --verify_fatal=1 --do_verify=1")
+			require.Contains(t, out, "err= 0", "%s", out)
+		}
+		sh.must("blkdiscard -f -l 67108864 /dev/vdc && mkfs.ext4 -q /dev/vdc && mount /dev/vdc /mnt && cp -a /usr/bin /mnt && sync && umount /mnt && e2fsck -fn /dev/vdc")
+		for _, address := range [][]string{{"-c", "127.0.0.1", "-p", fmt.Sprint(port)}, {"-c", "10.254.9.2"}} {
+			for _, direction := range []string{"", "-R"} {
+				args := append(strings.Fields(direction), address...)
+				out := tool(t, "iperf3", append(args, "-t", "3", "-f", "m")...)
+				rate := regexp.MustCompile(`(\d+(?:\.\d+)?) Mbits/sec +receiver`).FindStringSubmatch(out)
+				require.NotNil(t, rate, "%s", out)
+				t.Logf("iperf3 %s: %s Mbit/s", strings.Join(args, " "), rate[1])
+			}
+		}
+	}
+	sh.must("systemctl poweroff || true")
+	g.wait(t).wantCode(t, 0)
+	tool(t, "qemu-img", "check", cow)
+	t.Logf("%d rounds", rounds)
+}
+
+// freePort is one that nobody listens at.
+func freePort(t *testing.T) int {
+	t.Helper()
+	if _, err := exec.LookPath("iperf3"); err != nil {
+		t.Skip("iperf3 is not there; make soak installs it")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
