@@ -64,7 +64,7 @@ soak: build
 	@tests/install kernels qemu
 	@SOAK=$(SOAK) GO='$(GO)' tests/soak
 
-# husk beside the other VMMs found on PATH.
+# husk beside the other VMMs found on PATH: boots, disks, networks (BENCH="--what disk,net" for some).
 bench: build
 	@tests/install kernels qemu
 	@$(GO) run ./tests/bench $(BENCH)
