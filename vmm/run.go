@@ -30,6 +30,10 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	}
 	defer func() { _ = vm.setRunning(false) }()
 
+	procs := len(vm.vcpus) + deviceProcs
+	addProcs(procs)
+	defer addProcs(-procs)
+
 	stopConsole := vm.startConsole()
 	vm.resumeVirtio(len(vm.virtio))
 	cpuCtx, stopCPUs := context.WithCancel(ctx)
