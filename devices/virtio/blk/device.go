@@ -70,8 +70,7 @@ func (d *Device) QueueSizes() []int {
 // Serve implements virtio.Device.
 func (d *Device) Serve(ctx context.Context, s *virtio.Session) error {
 	return s.ServeQueues(ctx, func(ctx context.Context, _ int, q *queue.Queue) error {
-		server := server{Device: d, queue: q, log: s.Log, depth: d.c.Depth, work: make(chan request)}
-		return server.serve(ctx)
+		return newServer(d, q, s.Log).serve(ctx)
 	})
 }
 
