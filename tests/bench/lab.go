@@ -54,7 +54,7 @@ func (o *options) measureInLab(ctx context.Context) (*result, error) {
 			argv = append(argv, "--"+c.flag+"="+path)
 		}
 	}
-	l, err := lab.Start(ctx, lab.Options{Notices: os.Stderr})
+	l, err := lab.Start(ctx, lab.Options{Notices: os.Stderr, Awake: true})
 	if err != nil {
 		return nil, err
 	}
