@@ -69,7 +69,7 @@ soak: build bin/hostile
 	@tests/install kernels qemu disktools debian iperf3
 	@SOAK=$(SOAK) GO='$(GO)' tests/soak
 
-# husk beside the other VMMs found on PATH.
+# husk beside the other VMMs found on PATH: boots, disks, networks (BENCH="--what disk,net" for some).
 bench: build
 	@tests/install kernels qemu
 	@$(GO) run ./tests/bench $(BENCH)

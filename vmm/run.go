@@ -25,6 +25,10 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	if err := vm.beginRun(); err != nil {
 		return nil, err
 	}
+	procs := len(vm.vcpus) + deviceProcs
+	addProcs(procs)
+	defer addProcs(-procs)
+
 	stopConsole := vm.startConsole()
 	vm.resumeVirtio(len(vm.virtio))
 	cpuCtx, stopCPUs := context.WithCancel(ctx)

@@ -45,6 +45,11 @@ type Options struct {
 	Memory      uint64        // bytes, 0 for DefaultMemory or what the host can give
 	BootTimeout time.Duration // 0 for DefaultBootTimeout
 
+	// Awake keeps the lab's processor from halting when it has nothing to do. That
+	// takes a whole processor of the host, and keeps QEMU from losing the
+	// interrupts that a halted one waits for.
+	Awake bool
+
 	// Shares are what the lab may write to on the host. What it writes
 	// elsewhere is gone with it.
 	Shares []Share

@@ -32,6 +32,9 @@ func TestArguments(t *testing.T) {
 		require.Contains(t, line, part)
 	}
 	require.Contains(t, strings.Join(o.args(verbose), " "), " loglevel=7 ")
+	require.NotContains(t, line, "idle=")
+	o.Awake = true
+	require.Contains(t, strings.Join(o.args(quiet), " "), " quiet idle=poll ")
 
 	l := o.init().Lab
 	require.Equal(t, "host", l.Root)

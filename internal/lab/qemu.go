@@ -59,7 +59,7 @@ func (o Options) args(logging string) []string {
 		"-m", fmt.Sprintf("%dM", o.Memory>>20),
 		"-kernel", fmt.Sprintf("/proc/self/fd/%d", kernelFD),
 		"-initrd", fmt.Sprintf("/proc/self/fd/%d", initrdFD),
-		"-append", commandLine + " " + logging,
+		"-append", o.commandLine(logging),
 		"-chardev", "stdio,id=console,signal=off",
 		"-serial", "chardev:console",
 		"-device", "virtio-serial-pci",
@@ -73,6 +73,15 @@ func (o Options) args(logging string) []string {
 		args = append(args, share(shareTag(i), s.Host, s.ReadOnly)...)
 	}
 	return args
+}
+
+// commandLine is that of the lab's kernel.
+func (o Options) commandLine(logging string) string {
+	line := commandLine + " " + logging
+	if o.Awake {
+		line += " idle=poll"
+	}
+	return line
 }
 
 // share exports a folder by 9p.

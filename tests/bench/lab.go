@@ -41,6 +41,7 @@ func (o *options) measureInLab(ctx context.Context) (*result, error) {
 	argv := []string{
 		self, "--where=here", "--in-lab", "--json=-", "--kernel=" + o.kernel,
 		"--rounds=" + strconv.Itoa(o.rounds), "--warmup=" + strconv.Itoa(o.warmup), "--timeout=" + o.limit.String(),
+		"--what=" + strings.Join(o.what, ","), "--load-time=" + o.loadTime.String(),
 	}
 	if len(o.only) > 0 {
 		argv = append(argv, "--only="+strings.Join(o.only, ","))
@@ -53,7 +54,7 @@ func (o *options) measureInLab(ctx context.Context) (*result, error) {
 			argv = append(argv, "--"+c.flag+"="+path)
 		}
 	}
-	l, err := lab.Start(ctx, lab.Options{Notices: os.Stderr})
+	l, err := lab.Start(ctx, lab.Options{Notices: os.Stderr, Awake: true})
 	if err != nil {
 		return nil, err
 	}

@@ -6,9 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/huskvm/husk/tests/bench/load"
 )
 
 // options are the flags.
@@ -17,6 +20,8 @@ type options struct {
 	kernel   string
 	vmlinux  string   // "" is not there
 	only     []string // parts of monitors' names; empty for all
+	what     []string
+	loadTime time.Duration
 	rounds   int
 	warmup   int
 	limit    time.Duration
@@ -24,6 +29,15 @@ type options struct {
 	where    string
 	inLab    bool
 }
+
+// What can be measured.
+const (
+	whatBoot = "boot"
+	whatDisk = string(load.Disk)
+	whatNet  = string(load.Net)
+)
+
+func (o *options) measures(what string) bool { return slices.Contains(o.what, what) }
 
 // parse reads the flags, and finds what they leave open.
 func parse(args []string) (*options, error) {
@@ -35,7 +49,9 @@ func parse(args []string) (*options, error) {
 	fs.StringVarP(&o.kernel, "kernel", "k", "build/kernels/cloud/vmlinuz", "the bzImage that all boot")
 	fs.StringVar(&o.vmlinux, "vmlinux", "", "the same kernel as an ELF file (default: vmlinux beside it; tests/vmlinux makes one)")
 	fs.StringSliceVar(&o.only, "only", nil, "measure only monitors with one of these `WORDS` in their names: husk,microvm")
-	fs.IntVar(&o.rounds, "rounds", 5, "how often each monitor boots; every round has its own random order")
+	fs.StringSliceVar(&o.what, "what", []string{whatBoot, whatDisk, whatNet}, "`PARTS` to measure")
+	fs.DurationVar(&o.loadTime, "load-time", 2*time.Second, "how long each load of disk and network takes")
+	fs.IntVar(&o.rounds, "rounds", 3, "how often each monitor boots; every round has its own random order")
 	fs.IntVar(&o.warmup, "warmup", 1, "rounds before them that do not count, for files to be read")
 	fs.DurationVar(&o.limit, "timeout", 2*time.Minute, "how long one boot may take")
 	fs.StringVar(&o.json, "json", "", "write every sample to `FILE`; - for standard output, instead of the table")
@@ -54,6 +70,14 @@ func parse(args []string) (*options, error) {
 		return nil, errors.New("--rounds must be 1 or more, and --warmup 0 or more")
 	case o.where != "auto" && o.where != "here" && o.where != "lab":
 		return nil, fmt.Errorf("--where %q: must be auto, here or lab", o.where)
+	}
+	for _, w := range o.what {
+		if w != whatBoot && w != whatDisk && w != whatNet {
+			return nil, fmt.Errorf("--what %q: must be some of boot,disk,net", w)
+		}
+	}
+	if len(o.what) == 0 || o.loadTime < 10*time.Millisecond {
+		return nil, errors.New("--what must name something, and --load-time be 10ms or more")
 	}
 	return o, o.find()
 }

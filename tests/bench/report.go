@@ -17,12 +17,22 @@ const maxLines = 24
 func (r *result) write(w io.Writer) error {
 	var b strings.Builder
 	r.writeHost(&b)
-	r.writeTable(&b)
+	if len(r.Monitors) > 0 {
+		r.writeBoots(&b)
+	}
+	r.writeIO(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// writeBoots prints what booting took.
+func (r *result) writeBoots(b *strings.Builder) {
+	r.writeTable(b)
 	var names []string
 	for _, m := range r.Monitors {
 		names = append(names, m.Name)
 	}
-	r.writeBreakdown(&b, "exits by reason", names, func(d *breakdown) map[string]uint64 { return d.Exits })
+	r.writeBreakdown(b, "exits by reason", names, func(d *breakdown) map[string]uint64 { return d.Exits })
 	pair := []string{nameHusk, nameReference}
 	for _, part := range []struct {
 		title string
@@ -34,11 +44,9 @@ func (r *result) write(w io.Writer) error {
 		{"MMIO pages", func(d *breakdown) map[string]uint64 { return d.MMIO }},
 		{"page faults by error code", func(d *breakdown) map[string]uint64 { return d.Fault }},
 	} {
-		r.writeBreakdown(&b, part.title, pair, part.of)
+		r.writeBreakdown(b, part.title, pair, part.of)
 	}
-	r.writeVerdict(&b)
-	_, err := io.WriteString(w, b.String())
-	return err
+	r.writeVerdict(b)
 }
 
 func (r *result) writeHost(b *strings.Builder) {

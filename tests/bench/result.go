@@ -14,7 +14,12 @@ type result struct {
 	Rounds   int       `json:"rounds"`
 	Monitors []monitor `json:"monitors"`
 	Skipped  []string  `json:"skipped,omitempty"` // programs that were not found
-	Samples  []sample  `json:"samples"`
+	Samples  []sample  `json:"samples,omitempty"`
+
+	// Disk and network, each load for LoadSeconds.
+	LoadSeconds float64    `json:"load_seconds"`
+	IOMonitors  []monitor  `json:"io_monitors,omitempty"`
+	IOSamples   []ioSample `json:"io_samples,omitempty"`
 }
 
 // A sample is one boot of one monitor. What could not be measured is absent.

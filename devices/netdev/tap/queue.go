@@ -26,6 +26,14 @@ type queue struct {
 	readv, writev func(fd uintptr)
 	spill         [1]byte // where the end of a frame goes that does not fit
 	segments      [][]byte
+
+	// Of the Wait under way. poll is q.polled: a method value is an allocation.
+	poll  func(fd uintptr) bool
+	woken bool
+	fds   [1]unix.PollFd
+	// done is the context's that can interrupt Wait, stop releases it.
+	done <-chan struct{}
+	stop func() bool
 }
 
 type transfer struct {
@@ -39,7 +47,8 @@ func newQueue(file *os.File) (*queue, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	q := &queue{file: file, raw: raw}
+	q := &queue{file: file, raw: raw, stop: func() bool { return true }}
+	q.poll = q.polled
 	q.readv = func(fd uintptr) { q.in.n, q.in.err = retry(unix.Readv, int(fd), q.in.segments) }
 	q.writev = func(fd uintptr) { q.out.n, q.out.err = retry(unix.Writev, int(fd), q.out.segments) }
 	return q, nil
@@ -104,35 +113,51 @@ func (q *queue) Receive(frame [][]byte) (int, error) {
 
 // Wait implements ethernet.Queue.
 func (q *queue) Wait(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	q.watch(ctx)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		q.woken = false
+		err := q.raw.Read(q.poll)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return closed(err)
+		}
+		// A context ended: ours, or late, one before it. The deadline is taken back
+		// before ours is looked at, so that its end is not missed.
+		if err := q.file.SetReadDeadline(time.Time{}); err != nil {
+			return closed(err)
+		}
 	}
-	if err := q.file.SetReadDeadline(time.Time{}); err != nil {
-		return closed(err)
+}
+
+// polled is called when the poller listens, and again when it heard something.
+// What came before it listened would not wake it.
+func (q *queue) polled(fd uintptr) bool {
+	if q.woken {
+		return true
 	}
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
+	q.woken = true
+	q.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	n, err := unix.Poll(q.fds[:], 0)
+	return n > 0 || err != nil
+}
+
+// watch has the end of ctx interrupt Wait. It is set up once for a context, not
+// for each Wait: one is between any two frames that come alone.
+func (q *queue) watch(ctx context.Context) {
+	done := ctx.Done()
+	if done == q.done {
+		return
+	}
+	q.stop()
+	q.done = done
+	q.stop = context.AfterFunc(ctx, func() {
 		q.file.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // a closed file wakes by itself
 	})
-	woken := false
-	err := q.raw.Read(func(fd uintptr) bool {
-		if woken {
-			return true
-		}
-		// What came before the poller was armed would not wake it.
-		woken = true
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		return n > 0 || err != nil
-	})
-	if !stop() {
-		<-ended
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return closed(err)
 }
 
 // control makes an ioctl on the descriptor.

@@ -178,6 +178,23 @@ func TestWaitEnds(t *testing.T) {
 	require.Error(t, err, "what was made is gone")
 }
 
+// TestNothingIsAllocatedForAWait: one is between any two frames that come alone.
+func TestNothingIsAllocatedForAWait(t *testing.T) {
+	l := open(t, 1, 0)
+	up(t, l.Name())
+	_, err := unix.Write(host(t, l.Name()), frame(100))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	q := l.Queue(0)
+	require.NoError(t, q.Wait(ctx))
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if err := q.Wait(ctx); err != nil { // the frame is still there
+			panic(err)
+		}
+	}))
+}
+
 func TestQueues(t *testing.T) {
 	l := open(t, 4, 0)
 	require.Equal(t, 4, l.Info().Queues)

@@ -5,39 +5,58 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/huskvm/husk/devices/virtio/queue"
 )
 
-// handOver is how many requests go to workers after one was found to have kept
-// another waiting.
-const handOver = 64
+const (
+	// handOver is how many requests go to workers, at first, where one may keep
+	// another waiting.
+	handOver = 64
+	// maxHandOver bounds that number, which doubles while the disk is slow.
+	maxHandOver = 16 << 10
+	// quick is what a request takes at most that comes from the page cache: about
+	// what it costs to hand it over. A disk takes longer.
+	quick = 50 * time.Microsecond
+	// burst is how many requests that were done here, one behind the other, the
+	// driver does not hear of at most.
+	burst = 8
+)
 
 // A server serves one queue, with up to depth requests under way.
 //
 // A request that is alone is done where it was taken: to hand it to another
 // goroutine would cost a good part of what a read from the page cache takes. But
 // while that goes on nobody looks at the queue, so a guest with two requests at a
-// time on a slow disk would get one. If a request came meanwhile, the next ones
-// all go to workers.
+// time on a slow disk would get one. So where others wait or are under way, the
+// next ones all go to workers. Behind them one is tried here: if it was quick, so
+// will be the others, and they are done here until one is not.
 type server struct {
 	*Device
 	queue *queue.Queue
 	log   *slog.Logger
 	depth int
+	quick time.Duration
 
 	work    chan request // to a worker that waits: not buffered
 	workers int
 	wg      sync.WaitGroup
 	busy    atomic.Int32 // workers that do something
 	handing int          // requests still to hand over
+	next    int          // how many to hand over when the disk is slow again
+	trust   bool         // requests are done here though others wait
+	unshown int          // requests done here that the driver has not heard of
 
 	atWork atomic.Int64  // the weight of the requests under way
 	eased  chan struct{} // has a token if that has become less
 }
 
 func newServer(d *Device, q *queue.Queue, log *slog.Logger) *server {
-	return &server{Device: d, queue: q, log: log, depth: d.c.Depth, work: make(chan request), eased: make(chan struct{}, 1)}
+	return &server{
+		Device: d, queue: q, log: log, depth: d.c.Depth, quick: quick, next: handOver,
+		work: make(chan request), eased: make(chan struct{}, 1),
+	}
 }
 
 // serve returns when ctx has ended and all that was taken is done.
@@ -58,13 +77,10 @@ func (s *server) serve(ctx context.Context) error {
 			s.queue.Return(c)
 			return err
 		}
-		if s.alone(&r) {
-			st, read := s.do(&r, s.log)
-			if s.queue.Pending() > 0 {
-				s.handing = handOver
-			}
-			s.finish(&r, st, read)
+		if s.here(&r) {
+			s.doHere(&r)
 		} else {
+			s.show()
 			s.hand(r)
 		}
 	}
@@ -73,7 +89,7 @@ func (s *server) serve(ctx context.Context) error {
 // admit waits until not too much is under way, or for the end of ctx.
 func (s *server) admit(ctx context.Context, r *request) error {
 	for s.atWork.Load() >= maxAtWork {
-		s.queue.Flush() // the driver may wait for what is done
+		s.show() // the driver may wait for it
 		select {
 		case <-s.eased:
 		case <-ctx.Done():
@@ -84,13 +100,57 @@ func (s *server) admit(ctx context.Context, r *request) error {
 	return nil
 }
 
-// alone tells whether r may be done here. A flush may take as long as it likes.
-func (s *server) alone(r *request) bool {
-	if s.handing > 0 {
-		s.handing--
+// here tells whether r is to be done here. A flush may take as long as it likes.
+func (s *server) here(r *request) bool {
+	switch {
+	case r.kind != typeIn && r.kind != typeOut:
 		return false
+	case s.handing > 0:
+		s.handing--
+		s.trust = s.handing == 0
+		return false
+	case s.trust || s.busy.Load() == 0 && s.queue.Pending() == 0:
+		return true
 	}
-	return (r.kind == typeIn || r.kind == typeOut) && s.busy.Load() == 0 && s.queue.Pending() == 0
+	s.handOver()
+	s.handing--
+	return false
+}
+
+// handOver has the next requests go to workers.
+func (s *server) handOver() {
+	s.handing, s.trust = s.next, false
+	s.next = min(2*s.next, maxHandOver)
+}
+
+func (s *server) doHere(r *request) {
+	var began time.Time
+	if s.trust { // else it does not matter
+		began = time.Now()
+	}
+	st, read := s.do(r, s.log)
+	wasQuick := s.trust && time.Since(began) < s.quick
+	s.push(r, st, read)
+	s.unshown++
+	waiting := s.queue.Pending() > 0
+	switch {
+	case !waiting:
+	case wasQuick:
+		s.next = handOver
+	default:
+		s.handOver()
+	}
+	if !waiting || !s.trust || s.unshown == burst {
+		s.show()
+	}
+}
+
+// show tells the driver of what was done here.
+func (s *server) show() {
+	if s.unshown > 0 {
+		s.unshown = 0
+		s.queue.Flush()
+	}
 }
 
 // hand gives r to a worker. It waits for one if depth are at work.
@@ -113,12 +173,14 @@ func (s *server) worker(r request) {
 	for ok := true; ok; r, ok = <-s.work {
 		st, read := s.do(&r, s.log)
 		s.busy.Add(-1)
-		s.finish(&r, st, read)
+		s.push(&r, st, read)
+		s.queue.Flush()
 	}
 }
 
-// finish gives a request back: the status byte last, behind the data.
-func (s *server) finish(r *request, st status, read uint64) {
+// push gives a request back: the status byte last, behind the data. The driver
+// sees it after a Flush.
+func (s *server) push(r *request, st status, read uint64) {
 	r.status[0] = byte(st)
 	// What was written counts from the front of the chain's room, so the status
 	// counts only where no gap lies before it (§2.7.8.2).
@@ -127,7 +189,6 @@ func (s *server) finish(r *request, st status, read uint64) {
 	}
 	weight := r.weight()
 	s.queue.Push(r.chain, uint32(read))
-	s.queue.Flush()
 	if s.atWork.Add(-weight) < maxAtWork {
 		select {
 		case s.eased <- struct{}{}:

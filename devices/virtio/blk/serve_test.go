@@ -133,6 +133,44 @@ func TestTwoRequestsAtATimeAreBothUnderWay(t *testing.T) {
 	}
 }
 
+// TestQuickDisksNeedNoWorkers: on one that is quick, what comes behind the first
+// requests is done one by one; a slow one gets all of them at a time.
+func TestQuickDisksNeedNoWorkers(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit time.Duration // what counts as quick
+		want  bool          // it is trusted in the end
+	}{{"quick", time.Hour, true}, {"slow", 0, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			dev, err := New(Config{Disk: nullDisk{}, Size: 1 << 20})
+			require.NoError(t, err)
+			mem := virtiotest.NewMemory(1<<32, 16<<20)
+			r := virtiotest.NewRing(mem, queueSize, queue.Features{})
+			q, err := queue.New(r.State, queue.Features{}, mem, r.Kick, r.Interrupt)
+			require.NoError(t, err)
+			s := newServer(dev, q, slog.New(slog.DiscardHandler))
+			s.quick = c.limit
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- s.serve(ctx) }()
+			for range 2 * handOver { // by two, so that one waits for the other
+				addRead(r, 0)
+				addRead(r, 1)
+				r.Publish()
+				for range 2 {
+					u, err := r.Await(ctx)
+					require.NoError(t, err)
+					r.Free(u)
+				}
+			}
+			cancel()
+			require.ErrorIs(t, <-done, context.Canceled)
+			require.Equal(t, c.want, s.trust)
+			require.Equal(t, c.want, s.next == handOver, "a slow disk is tried less and less often")
+		})
+	}
+}
+
 // TestWhatIsUnderWayIsFinishedBeforeAReset looks for reads after the driver was
 // told that the device rests.
 func TestWhatIsUnderWayIsFinishedBeforeAReset(t *testing.T) {

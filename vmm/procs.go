@@ -1,0 +1,27 @@
+package vmm
+
+import (
+	"runtime"
+	"sync"
+)
+
+// deviceProcs is how many system calls of devices may take their time at once
+// before other devices wait for the scheduler.
+const deviceProcs = 3
+
+// procsLock keeps machines apart that start and stop at the same time: the
+// scheduler's setting is the process's, and can only be read and then set.
+var procsLock sync.Mutex
+
+// addProcs lets n more goroutines run at the same time, for a machine that
+// starts, or -n for one that stops.
+//
+// A goroutine in a system call keeps its right to run (a P of Go's scheduler)
+// until the runtime's monitor takes it away, which can take 10 ms, and a vCPU
+// in the guest is in one. On a host with as many processors as the guest, no
+// device would be served meanwhile.
+func addProcs(n int) {
+	procsLock.Lock()
+	defer procsLock.Unlock()
+	runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)+n))
+}
