@@ -29,10 +29,15 @@ type Load struct {
 
 // Names of loads.
 const (
-	ReadSeq, WriteSeq       = "disk read 1 MiB", "disk write 1 MiB"
-	ReadAlone, WriteAlone   = "disk read 4 KiB, depth 1", "disk write 4 KiB, depth 1"
-	ReadDeep, WriteDeep     = "disk read 4 KiB, depth 32", "disk write 4 KiB, depth 32"
-	TCPOut, TCPIn, TCPTrips = "TCP guest to host", "TCP host to guest", "TCP round trips"
+	ReadSeq    = "disk read 1 MiB"
+	WriteSeq   = "disk write 1 MiB"
+	ReadAlone  = "disk read 4 KiB, depth 1"
+	WriteAlone = "disk write 4 KiB, depth 1"
+	ReadDeep   = "disk read 4 KiB, depth 32"
+	WriteDeep  = "disk write 4 KiB, depth 32"
+	TCPOut     = "TCP guest to host"
+	TCPIn      = "TCP host to guest"
+	TCPTrips   = "TCP round trips"
 )
 
 // Loads are those of the kinds given, in the order in which a guest does them.
