@@ -108,14 +108,14 @@ func (r *result) writeIO(b *strings.Builder) {
 // writeIORow prints a row, unless nobody has a figure for it.
 func (r *result) writeIORow(t *tabwriter.Writer, f ioFigure) {
 	var cells []string
-	best, others, any := 0.0, 0, false
+	best, others, found := 0.0, 0, false
 	for _, m := range r.IOMonitors {
 		v, ok := r.ioMedian(m.Name, f)
 		if !ok {
 			cells = append(cells, "-")
 			continue
 		}
-		any = true
+		found = true
 		cells = append(cells, fmt.Sprintf(f.unit, v))
 		if m.Name == nameHusk {
 			continue
@@ -124,7 +124,7 @@ func (r *result) writeIORow(t *tabwriter.Writer, f ioFigure) {
 			best = v
 		}
 	}
-	if !any {
+	if !found {
 		return
 	}
 	ratio := "-"
