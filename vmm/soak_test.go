@@ -73,7 +73,7 @@ func hostileGuests(t *testing.T, end time.Time, longest time.Duration, seed uint
 	outcomes := map[Outcome]int{}
 	accesses := uint64(0)
 	guests := 0
-	for ; time.Now().Before(end); guests++ {
+	for ; guests == 0 || time.Now().Before(end); guests++ { // one at least, however slow the machine
 		outcome, n := run()
 		outcomes[outcome]++
 		accesses += n
@@ -83,7 +83,6 @@ func hostileGuests(t *testing.T, end time.Time, longest time.Duration, seed uint
 		seed++
 	}
 	t.Logf("%d hostile guests, %d accesses, %v", guests, accesses, outcomes)
-	require.Positive(t, guests, "too little time for a single guest")
 }
 
 // hostileGuest runs a guest whose processors do nothing but attack.
