@@ -1,7 +1,6 @@
 package vmm
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -135,13 +134,8 @@ func (v *vectors) Route(vector int, m pci.Message) error {
 	return nil
 }
 
-// Signal implements pci.Vectors. The write fails only when the counter is full,
-// and then the interrupt is on its way.
-func (v *vectors) Signal(vector int) {
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	_, _ = unix.Write(v.fds[vector], one[:])
-}
+// Signal implements pci.Vectors.
+func (v *vectors) Signal(vector int) { eventfd.Signal(v.fds[vector]) }
 
 // newEvents makes the events at which the notifications of n queues arrive.
 func (vm *VM) newEvents(n int) ([]*eventfd.Event, error) {

@@ -46,8 +46,8 @@ type Options struct {
 	BootTimeout time.Duration // 0 for DefaultBootTimeout
 
 	// Awake keeps the lab's processor from halting when it has nothing to do. That
-	// takes a whole processor of the host, and keeps QEMU from losing the
-	// interrupts that a halted one waits for.
+	// takes a whole processor of the host. It was meant to keep QEMU from losing
+	// the interrupts that a halted one waits for, and makes that rarer.
 	Awake bool
 
 	// Shares are what the lab may write to on the host. What it writes

@@ -41,6 +41,22 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestAMonitorThatHangs is started again in the lab, and only if nothing was
+// measured.
+func TestAMonitorThatHangs(t *testing.T) {
+	silent := monitor{Name: "silent", Argv: []string{"/bin/sleep", "100"}}
+	o := &options{limit: time.Millisecond, inLab: true}
+	require.True(t, o.takeIO(silent, 1, false).Again)
+	o.inLab = false
+	s := o.takeIO(silent, 1, false)
+	require.False(t, s.Again)
+	require.Contains(t, s.Error, "timeout")
+	o = &options{limit: time.Minute, inLab: true}
+	s = o.takeIO(monitor{Name: "none", Argv: []string{"/bin/echo", "no kernel"}}, 1, false)
+	require.False(t, s.Again)
+	require.Contains(t, s.Error, "no kernel")
+}
+
 func TestCPUTime(t *testing.T) {
 	for start := time.Now(); cpuTime(os.Getpid()) == 0; {
 		require.Less(t, time.Since(start), time.Minute, "this process has run")

@@ -159,7 +159,7 @@ func (o *options) measureIO(ctx context.Context, r *result, programs map[string]
 		}
 	}
 	return o.eachRound(ctx, len(r.IOMonitors), func(round, i int) {
-		s := takeIO(r.IOMonitors[i], round, p.Net, o.limit)
+		s := o.takeIO(r.IOMonitors[i], round, p.Net)
 		progressIO(os.Stderr, s)
 		if round >= 1 {
 			r.IOSamples = append(r.IOSamples, s)

@@ -25,7 +25,6 @@ type queue struct {
 	in, out       transfer
 	readv, writev func(fd uintptr)
 	spill         [1]byte // where the end of a frame goes that does not fit
-	segments      [][]byte
 
 	// Of the Wait under way. poll is q.polled: a method value is an allocation.
 	poll  func(fd uintptr) bool
@@ -37,9 +36,9 @@ type queue struct {
 }
 
 type transfer struct {
-	segments [][]byte
-	n        int
-	err      error
+	vector vector
+	n      int
+	err    error
 }
 
 func newQueue(file *os.File) (*queue, error) {
@@ -49,25 +48,15 @@ func newQueue(file *os.File) (*queue, error) {
 	}
 	q := &queue{file: file, raw: raw, stop: func() bool { return true }}
 	q.poll = q.polled
-	q.readv = func(fd uintptr) { q.in.n, q.in.err = retry(unix.Readv, int(fd), q.in.segments) }
-	q.writev = func(fd uintptr) { q.out.n, q.out.err = retry(unix.Writev, int(fd), q.out.segments) }
+	q.readv = func(fd uintptr) { q.in.n, q.in.err = q.in.vector.call(unix.SYS_READV, fd) }
+	q.writev = func(fd uintptr) { q.out.n, q.out.err = q.out.vector.call(unix.SYS_WRITEV, fd) }
 	return q, nil
-}
-
-// retry makes a call again that a signal interrupted.
-func retry(call func(int, [][]byte) (int, error), fd int, segments [][]byte) (n int, err error) {
-	for {
-		if n, err = call(fd, segments); !errors.Is(err, unix.EINTR) {
-			return n, err
-		}
-	}
 }
 
 // Send implements ethernet.Queue.
 func (q *queue) Send(frame [][]byte) error {
-	q.out.segments = frame
+	q.out.vector.set(frame, nil)
 	err := q.raw.Control(q.writev)
-	q.out.segments = nil
 	if err != nil {
 		return closed(err)
 	}
@@ -91,11 +80,8 @@ func (q *queue) Receive(frame [][]byte) (int, error) {
 	}
 	// The driver cuts a frame that does not fit without saying so; a byte too
 	// many tells.
-	q.segments = append(append(q.segments[:0], frame...), q.spill[:])
-	q.in.segments = q.segments
+	q.in.vector.set(frame, q.spill[:])
 	err := q.raw.Control(q.readv)
-	q.in.segments = nil
-	clear(q.segments)
 	if err != nil {
 		return 0, closed(err)
 	}

@@ -16,8 +16,8 @@ const (
 	handOver = 64
 	// maxHandOver bounds that number, which doubles while the disk is slow.
 	maxHandOver = 16 << 10
-	// quick is what a request takes at most that comes from the page cache: about
-	// what it costs to hand it over. A disk takes longer.
+	// quick is how long a request may wait that is done here: about what it costs
+	// to hand it over. A disk takes longer, the page cache does not wait.
 	quick = 50 * time.Microsecond
 	// burst is how many requests that were done here, one behind the other, the
 	// driver does not hear of at most.
@@ -30,8 +30,8 @@ const (
 // goroutine would cost a good part of what a read from the page cache takes. But
 // while that goes on nobody looks at the queue, so a guest with two requests at a
 // time on a slow disk would get one. So where others wait or are under way, the
-// next ones all go to workers. Behind them one is tried here: if it was quick, so
-// will be the others, and they are done here until one is not.
+// next ones all go to workers. Behind them one is tried here: if it did not have
+// to wait, neither will the others, and they are done here until one does.
 type server struct {
 	*Device
 	queue *queue.Queue
@@ -46,6 +46,8 @@ type server struct {
 	handing int          // requests still to hand over
 	next    int          // how many to hand over when the disk is slow again
 	trust   bool         // requests are done here though others wait
+	suspect bool         // the last one took long
+	pardon  int          // requests still to do without a look at the clock
 	unshown int          // requests done here that the driver has not heard of
 
 	atWork atomic.Int64  // the weight of the requests under way
@@ -119,30 +121,51 @@ func (s *server) here(r *request) bool {
 
 // handOver has the next requests go to workers.
 func (s *server) handOver() {
-	s.handing, s.trust = s.next, false
+	s.handing, s.trust, s.suspect, s.pardon = s.next, false, true, 0
 	s.next = min(2*s.next, maxHandOver)
 }
 
 func (s *server) doHere(r *request) {
-	var began time.Time
-	if s.trust { // else it does not matter
-		began = time.Now()
-	}
-	st, read := s.do(r, s.log)
-	wasQuick := s.trust && time.Since(began) < s.quick
+	var st status
+	var read uint64
+	slow := s.tooSlow(func() { st, read = s.do(r, s.log) })
 	s.push(r, st, read)
 	s.unshown++
 	waiting := s.queue.Pending() > 0
 	switch {
 	case !waiting:
-	case wasQuick:
-		s.next = handOver
-	default:
+	case slow:
 		s.handOver()
+	default:
+		s.next = handOver
 	}
 	if !waiting || !s.trust || s.unshown == burst {
 		s.show()
 	}
+}
+
+// tooSlow calls f, which does a request, and tells whether the next ones belong
+// to workers. To learn whether a request had to wait is dear, so that is asked of
+// one after another that took long, and then not soon again.
+func (s *server) tooSlow(f func()) bool {
+	switch {
+	case !s.trust:
+		f()
+		return true
+	case s.pardon > 0:
+		s.pardon--
+		f()
+	case s.suspect:
+		if slept(s.quick, f) {
+			return true
+		}
+		s.suspect, s.pardon = false, burst
+	default:
+		began := time.Now()
+		f()
+		s.suspect = time.Since(began) >= s.quick
+	}
+	return false
 }
 
 // show tells the driver of what was done here.

@@ -138,11 +138,12 @@ func TestTwoRequestsAtATimeAreBothUnderWay(t *testing.T) {
 func TestQuickDisksNeedNoWorkers(t *testing.T) {
 	for _, c := range []struct {
 		name  string
+		disk  Disk
 		limit time.Duration // what counts as quick
 		want  bool          // it is trusted in the end
-	}{{"quick", time.Hour, true}, {"slow", 0, false}} {
+	}{{"quick", nullDisk{}, time.Hour, true}, {"slow", sleepyDisk{}, time.Microsecond, false}} {
 		t.Run(c.name, func(t *testing.T) {
-			dev, err := New(Config{Disk: nullDisk{}, Size: 1 << 20})
+			dev, err := New(Config{Disk: c.disk, Size: 1 << 20})
 			require.NoError(t, err)
 			mem := virtiotest.NewMemory(1<<32, 16<<20)
 			r := virtiotest.NewRing(mem, queueSize, queue.Features{})
@@ -257,6 +258,11 @@ func (nullDisk) WriteAt([][]byte, int64) error        { return nil }
 func (nullDisk) Flush() error                         { return nil }
 func (nullDisk) Discard(int64, int64) error           { return nil }
 func (nullDisk) WriteZeroes(int64, int64, bool) error { return nil }
+
+// sleepyDisk does nothing, slowly.
+type sleepyDisk struct{ nullDisk }
+
+func (sleepyDisk) ReadAt([][]byte, int64) error { time.Sleep(time.Millisecond); return nil }
 
 // bench is a server of one queue with a null disk and depth reads in the ring,
 // which are offered again as they are used.

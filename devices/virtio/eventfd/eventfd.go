@@ -4,7 +4,6 @@ package eventfd
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -17,7 +16,6 @@ import (
 // An Event is an eventfd.
 type Event struct {
 	fd   int
-	one  [8]byte // what Signal adds to the counter
 	file *os.File
 	conn syscall.RawConn
 	poll func(uintptr) bool // e.polled; kept, as a method value is an allocation
@@ -37,7 +35,6 @@ func New() (*Event, error) {
 		return nil, fmt.Errorf("eventfd: %w; too many open files? raise the limit (ulimit -n)", err)
 	}
 	e := &Event{fd: fd, file: os.NewFile(uintptr(fd), "eventfd"), stop: func() bool { return true }}
-	binary.NativeEndian.PutUint64(e.one[:], 1)
 	e.poll = e.polled
 	if e.conn, err = e.file.SyscallConn(); err == nil {
 		err = e.file.SetReadDeadline(time.Time{}) // fails unless Go's poller has it
@@ -54,10 +51,7 @@ func New() (*Event, error) {
 func (e *Event) FD() int { return e.fd }
 
 // Signal signals the event. It does not block.
-func (e *Event) Signal() {
-	// It fails only when the counter is full, and then the event is signalled.
-	_, _ = unix.Write(e.fd, e.one[:])
-}
+func (e *Event) Signal() { Signal(e.fd) }
 
 // Wait calls idle, and if that returns true, waits for a signal that comes after
 // that call began. It returns the error of ctx when that ends, and os.ErrClosed
