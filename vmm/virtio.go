@@ -53,17 +53,12 @@ func (c *Config) findKernel(disks []*disk.Disk) error {
 		c.Initrds = found.Initrds
 	}
 	if c.CommandLine == "" {
-		c.CommandLine = diskboot.AddConsole(found.CommandLine, c.mainConsole())
+		c.CommandLine = diskboot.AddConsole(found.CommandLine, "ttyS0")
+		if c.Serial == nil && c.Console != nil { // what the user sees comes last
+			c.CommandLine = diskboot.AddConsole(c.CommandLine, "hvc0")
+		}
 	}
 	return nil
-}
-
-// mainConsole is the kernel's console, as Linux names it: the one that the user sees.
-func (c Config) mainConsole() string {
-	if c.Serial == nil && c.Console != nil {
-		return "hvc0"
-	}
-	return "ttyS0"
 }
 
 // diskReader is a disk as an io.ReaderAt.

@@ -66,7 +66,9 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 	case f.kernel != "":
 		cfg.CommandLine = vmm.DefaultCommandLine
 		if f.console == "stdio" {
-			cfg.CommandLine = strings.Replace(cfg.CommandLine, "ttyS0", "hvc0", 1)
+			// The serial port stays one: an initrd wants a console before the driver of
+			// this one is loaded.
+			cfg.CommandLine += " console=hvc0"
 		}
 	}
 
