@@ -20,7 +20,8 @@ var (
 // Run drives the machine until its guest stops or ctx ends, which is the
 // outcome Cancelled. When it returns, no vCPU runs, no device works, and the
 // guest's last byte is with Serial.Out. An error means that husk itself failed.
-// After Cancelled, Run may be called again and the guest goes on.
+// After Cancelled, Run may be called again and the guest goes on. While it runs, the
+// process may run more goroutines at a time (GOMAXPROCS): see addProcs.
 func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	if err := vm.beginRun(); err != nil {
 		return nil, err
@@ -45,7 +46,9 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	}
 	cpus.Wait()
 	vm.timeline.mark(MarkerStopped)
-	err := errors.Join(stopConsole(), vm.endRun())
+	// The devices first: then the console has all that the guest sent.
+	err := vm.pauseVirtio()
+	err = errors.Join(err, stopConsole(), vm.endRun(err == nil))
 	vm.blamePanic(&result)
 	return &result, err
 }
@@ -113,12 +116,15 @@ func (vm *VM) beginRun() error {
 	return nil
 }
 
-// endRun stops the devices, and keeps the lock meanwhile: a Resume after that
-// would have them work on in a machine that does not run.
-func (vm *VM) endRun() error {
+// endRun stops the devices again unless that has failed before, and keeps the lock
+// meanwhile: a Resume after that would have them work on in a machine that does not
+// run.
+func (vm *VM) endRun(pause bool) (err error) {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
-	err := vm.pauseVirtio()
+	if pause {
+		err = vm.pauseVirtio()
+	}
 	vm.running = false
 	if vm.resume != nil {
 		close(vm.resume)
@@ -239,6 +245,7 @@ func (vm *VM) Pause() error {
 		}
 	}
 	if err := vm.pauseVirtio(); err != nil {
+		vm.resumeVirtio(len(vm.virtio))
 		close(resume)
 		vm.resume = nil
 		return err

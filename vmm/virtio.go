@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/huskvm/husk/boot"
@@ -54,6 +55,10 @@ func (c *Config) findKernel(disks []*disk.Disk) error {
 	}
 	if c.CommandLine == "" {
 		c.CommandLine = diskboot.AddConsole(found.CommandLine, "ttyS0")
+		// Who looks at a panic is husk: the guest shall not stand still with it.
+		if !strings.Contains(" "+c.CommandLine, " panic=") {
+			c.CommandLine = "panic=-1 " + c.CommandLine
+		}
 		if c.Serial == nil && c.Console != nil { // what the user sees comes last
 			c.CommandLine = diskboot.AddConsole(c.CommandLine, "hvc0")
 		}
@@ -144,13 +149,13 @@ func closing(p plugged) error { p.Close(); return nil }
 // Requests of a disk whose host hangs never do.
 const drainPatience = 10 * time.Second
 
-// pauseVirtio stops all devices, with nothing in flight.
+// pauseVirtio stops all devices, with nothing in flight. Where one does not come to
+// rest, those before it do, and those behind it work on.
 func (vm *VM) pauseVirtio() error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), drainPatience, errors.New("a request is stuck on the host"))
 	defer cancel()
 	for i, d := range vm.virtio {
 		if err := d.Pause(ctx); err != nil {
-			vm.resumeVirtio(i)
 			return fmt.Errorf("%s does not come to rest: %w", vm.cfg.parts()[i].name, context.Cause(ctx))
 		}
 	}

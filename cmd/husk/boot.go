@@ -162,8 +162,8 @@ func (f *bootFlags) check(fs *pflag.FlagSet) error {
 			return usagef("--%s %q: must be stdio, none or file:PATH", end.flag, end.value)
 		}
 	}
-	if f.serial == "stdio" && f.console == "stdio" {
-		return usagef("--serial and --console cannot both be stdio; give one of them a file, or none")
+	if f.serial == f.console && f.serial != "none" {
+		return usagef("--serial and --console cannot both be %s; give one of them another file, or none", f.serial)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/huskvm/husk/internal/term"
 	"github.com/huskvm/husk/vmm"
@@ -35,10 +36,10 @@ type console struct {
 	closers  openFiles
 }
 
-// openConsole opens the end of the serial line that --serial names. On a
+// openConsole opens the end of a console that a flag names. On a
 // terminal, keys are what the letters after Ctrl-A do. broken is called when
 // the guest's output can no longer be written.
-func openConsole(e *env, name string, keys map[byte]func(), broken func(error)) (*console, error) {
+func openConsole(e *env, flag, name string, keys map[byte]func(), broken func(error)) (*console, error) {
 	c := &console{stderr: e.stderr}
 	if name == "none" {
 		return c, nil
@@ -46,7 +47,7 @@ func openConsole(e *env, name string, keys map[byte]func(), broken func(error)) 
 	if path, ok := strings.CutPrefix(name, serialFile); ok {
 		file, err := create(path)
 		if err != nil {
-			return nil, fmt.Errorf("--serial: %w", err)
+			return nil, fmt.Errorf("--%s: %w", flag, err)
 		}
 		c.closers = append(c.closers, file)
 		c.out = &output{w: file, broken: broken}
@@ -108,19 +109,34 @@ func (c *console) say(format string, args ...any) {
 	fmt.Fprintf(c.stderr, "husk: "+format+"\n", args...)
 }
 
+// stuck says whether nobody takes the guest's output.
+func (c *console) stuck() bool {
+	if c.out == nil {
+		return false
+	}
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return !c.out.writing.IsZero() && time.Since(c.out.writing) >= lastOutput/2
+}
+
 // output is where the guest's console goes.
 type output struct {
 	w      io.Writer
 	broken func(error)
 
-	mu   sync.Mutex
-	last byte
+	mu      sync.Mutex
+	last    byte
+	writing time.Time // since when; zero while nothing is written
 }
 
 // Write passes p on.
 func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	o.writing = time.Now()
+	o.mu.Unlock()
 	n, err := o.w.Write(p)
 	o.mu.Lock()
+	o.writing = time.Time{}
 	if n > 0 {
 		o.last = p[n-1]
 	}

@@ -24,6 +24,10 @@ import (
 // stopped reading must not keep husk from ending.
 const lastOutput = 2 * time.Second
 
+// lastRequests is how long what the guest has asked of its disks may take, and the
+// flush behind it.
+const lastRequests = 20 * time.Second
+
 // A machine is what a session drives; *vmm.VM is one.
 type machine interface {
 	Run(ctx context.Context) (*vmm.Result, error)
@@ -81,15 +85,18 @@ func (s *session) run(ctx context.Context, figures statsFile) (int, error) {
 // boot boots the machine, again after each reboot if so asked.
 func (s *session) boot(ctx context.Context) (code int, err error) {
 	// The end that is this terminal is the one that husk's own words go to.
-	main, other := &s.cfg.Serial, &s.cfg.Console
-	mainEnd, otherEnd := s.flags.serial, s.flags.console
-	if otherEnd == "stdio" {
-		main, other, mainEnd, otherEnd = other, main, otherEnd, mainEnd
+	type end struct {
+		flag, name string
+		serial     **vmm.Serial
+	}
+	main, other := end{"serial", s.flags.serial, &s.cfg.Serial}, end{"console", s.flags.console, &s.cfg.Console}
+	if other.name == "stdio" {
+		main, other = other, main
 	}
 	broken := func(err error) {
 		s.end(&stop{exitFailed, fmt.Sprintf("console output: %v; the guest was ended, for nobody saw it", err)})
 	}
-	s.con, err = openConsole(s.env, mainEnd, map[byte]func(){
+	s.con, err = openConsole(s.env, main.flag, main.name, map[byte]func(){
 		'x': func() { s.end(&stop{code: exitOK}) },
 		'p': func() { s.ask(machine.PowerButton) },
 		'b': func() {
@@ -103,13 +110,13 @@ func (s *session) boot(ctx context.Context) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.con.Close()) }()
-	second, err := openConsole(s.env, otherEnd, nil, broken)
+	second, err := openConsole(s.env, other.flag, other.name, nil, broken)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, second.Close()) }()
 
-	*main, *other = s.con.serial, second.serial
+	*main.serial, *other.serial = s.con.serial, second.serial
 	s.cfg.Log = newLogger(s.con.stderr, s.flags.logLevel, s.flags.logFormat)
 	for {
 		m, err := s.make(ctx)
@@ -173,33 +180,38 @@ func (s *session) drive(ctx context.Context, m machine) (int, error) {
 		go term.Follow(following, s.env.stdin, func(size term.Size) { m.Resize(size.Columns, size.Rows) })
 	}
 
-	type ending struct {
+	type outcome struct {
 		result *vmm.Result
 		err    error
 	}
 	forgetStart()
-	ended := make(chan ending, 1)
+	ended := make(chan outcome, 1)
 	go func() {
 		result, err := m.Run(ctx)
-		ended <- ending{result, err}
+		ended <- outcome{result, err}
 	}()
 	over := ctx.Done()
 	var patience <-chan time.Time
+	var ending time.Time
 	for {
 		select {
 		case request := <-s.requests:
 			request(m)
 		case <-over:
-			over, patience = nil, time.After(lastOutput)
+			over, patience, ending = nil, time.After(lastOutput), time.Now()
 		case <-patience:
-			// Run is stuck in a write to standard output. The process ends, and the
-			// machine with it.
+			if !s.con.stuck() && time.Since(ending) < lastRequests {
+				patience = time.After(lastOutput)
+				continue
+			}
+			// Run is stuck in a write to standard output, or in a request of a disk whose
+			// host does not answer. The process ends, and the machine with it.
 			s.stats = m.Stats()
 			return s.stopped(ctx)
 		case e := <-ended:
 			s.running.Store(false)
 			s.result, s.stats = e.result, m.Stats()
-			err := m.Close()
+			err := closeMachine(m)
 			if cause := new(stop); errors.As(context.Cause(ctx), &cause) && (e.result == nil || e.result.Outcome == vmm.Cancelled) {
 				// Why it was ended says more than what that led to.
 				code, _ := s.stopped(ctx)
@@ -210,6 +222,18 @@ func (s *session) drive(ctx context.Context, m machine) (int, error) {
 			}
 			return verdict(e.result, s.flags.onReboot, s.con.say, s.con.stderr), nil
 		}
+	}
+}
+
+// closeMachine closes it, unless the host does not let go of a disk.
+func closeMachine(m machine) error {
+	closed := make(chan error, 1)
+	go func() { closed <- m.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(lastRequests):
+		return errors.New("the machine does not close: a request is stuck on the host; what the guest had not flushed may be lost")
 	}
 }
 

@@ -55,6 +55,9 @@ func openFile(path string, write bool, cache Cache) (_ *file, err error) {
 	flags := unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_RDONLY
 	if write {
 		flags |= unix.O_RDWR
+		if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+			flags |= unix.O_EXCL // refused while it is mounted, or part of another device
+		}
 	}
 	if cache == Direct {
 		flags |= unix.O_DIRECT
@@ -65,6 +68,8 @@ func openFile(path string, write bool, cache Cache) (_ *file, err error) {
 		return nil, fmt.Errorf("%s: %w; use cache=writeback", path, ErrNoDirect)
 	case write && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EPERM)):
 		return nil, fmt.Errorf("%s cannot be opened for writing: %w; add ro or snapshot=on, or change its permissions", path, err)
+	case write && errors.Is(err, unix.EBUSY):
+		return nil, fmt.Errorf("%s is mounted, or in use by another device: %w; unmount it, or add ro", path, err)
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}

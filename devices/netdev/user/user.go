@@ -37,14 +37,15 @@ var ErrUser = errors.New("cannot make user network")
 // Bounds on what one guest can have open. Beyond them a TCP connection is reset, a
 // UDP datagram answered with "port unreachable", and a ping lost.
 const (
-	maxTCP     = 2048
+	maxTCP     = 1024
 	maxUDP     = 1024
 	maxPings   = 64
 	maxQueries = 256 // DNS queries under way
 
-	// tcpBuffer bounds a connection's buffer in each direction. The guest is
-	// a fraction of a millisecond away: that is 8 Gb/s at 1 ms.
-	tcpBuffer = 1 << 20
+	// tcpBuffer bounds a connection's buffer in each direction: a guest that opens
+	// all connections and reads none makes us hold half a GiB. The guest is a
+	// fraction of a millisecond away: that is 2 Gb/s at 1 ms.
+	tcpBuffer = 256 << 10
 )
 
 const nic tcpip.NICID = 1

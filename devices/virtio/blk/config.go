@@ -43,7 +43,7 @@ const (
 
 	// maxRanges bounds the ranges of a discard or write-zeroes request, and
 	// maxRangeSectors the length of each, which a host may have to write.
-	maxRanges       = 16
+	maxRanges       = 4
 	maxRangeSectors = 64 << 20 / sectorSize
 
 	serialSize = 20 // bytes (§5.2.6)

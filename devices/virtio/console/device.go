@@ -154,11 +154,28 @@ func (d *Device) receive(ctx context.Context, q *queue.Queue) error {
 	}
 }
 
+// takeRest takes what the driver has added before the end, as far as there is room:
+// its last words must not stay behind in the ring.
+func (d *Device) takeRest(q *queue.Queue) {
+	for {
+		c, ok, err := q.Next()
+		if !ok || err != nil {
+			return
+		}
+		if d.outlet.add(c) != nil {
+			q.Return(c)
+			return
+		}
+		q.Push(c, 0) // what is longer than the outlet loses its rest
+	}
+}
+
 // transmit passes the driver's buffers on to Out.
 func (d *Device) transmit(ctx context.Context, q *queue.Queue) error {
 	for {
 		c, err := q.Take(ctx)
 		if err != nil {
+			d.takeRest(q)
 			return err
 		}
 		begun := false
