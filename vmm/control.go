@@ -7,9 +7,13 @@ import (
 	"slices"
 
 	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/devices/virtio/balloon"
 )
 
-var errNoVsock = errors.New("the machine has no vsock")
+var (
+	errNoVsock   = errors.New("the machine has no vsock")
+	errNoBalloon = errors.New("the machine has no balloon")
+)
 
 // DialVsock connects to a port of the guest's vsock. Before the guest's driver is
 // there it fails at once.
@@ -43,9 +47,17 @@ func (vm *VM) Published() []netdev.Publish { return slices.Clone(vm.published) }
 // SetBalloon asks the guest to give up bytes of its memory, or to take them back.
 func (vm *VM) SetBalloon(bytes uint64) error {
 	if vm.balloon == nil {
-		return errors.New("the machine has no balloon")
+		return errNoBalloon
 	}
 	return vm.balloon.SetTarget(bytes)
+}
+
+// BalloonStats asks the guest how its memory is used.
+func (vm *VM) BalloonStats(ctx context.Context) (balloon.Stats, error) {
+	if vm.balloon == nil {
+		return balloon.Stats{}, errNoBalloon
+	}
+	return vm.balloon.Stats(ctx)
 }
 
 // Balloon is how many bytes of its memory the guest has given up.

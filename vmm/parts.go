@@ -1,7 +1,9 @@
 package vmm
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/devices/netdev"
@@ -152,6 +154,8 @@ func (c Config) validateNetworks() error {
 		switch {
 		case n.Kind != netdev.KindUser && n.Kind != netdev.KindTap:
 			return fmt.Errorf("%w: network %d is of kind %q; use user or tap", ErrConfig, i+1, n.Kind)
+		case i > 0 && slices.ContainsFunc(c.Networks[:i], func(o Network) bool { return n.MAC != nil && bytes.Equal(o.MAC, n.MAC) }):
+			return fmt.Errorf("%w: network %d has the address of another, %s; leave one out", ErrConfig, i+1, n.MAC)
 		case n.Kind == netdev.KindTap && len(n.Publish) > 0:
 			return fmt.Errorf("%w: network %d: ports are published by a user network; a tap has addresses of its own", ErrConfig, i+1)
 		}

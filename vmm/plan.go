@@ -17,9 +17,10 @@ import (
 
 // A Plan is what New would make of a Config, decided without touching KVM.
 type Plan struct {
-	Kernel      string       `json:"kernel"`  // the file
-	Format      string       `json:"format"`  // of the kernel image
-	Version     string       `json:"version"` // of the kernel, where its image tells
+	Kernel      string       `json:"kernel"`          // the file
+	Found       []string     `json:"found,omitempty"` // where on the disk, and what was odd, if it was looked for
+	Format      string       `json:"format"`          // of the kernel image
+	Version     string       `json:"version"`         // of the kernel, where its image tells
 	CommandLine string       `json:"command_line"`
 	Initrds     []string     `json:"initrds"`
 	Memory      uint64       `json:"memory"` // bytes
@@ -51,13 +52,15 @@ func PlanOf(cfg Config) (*Plan, error) {
 			_ = d.Close()
 		}
 	}()
+	var found []string
 	if err == nil {
-		err = cfg.findKernel(disks)
+		found, err = cfg.findKernel(disks)
 	}
 	if err != nil {
 		return nil, err
 	}
 	p := &Plan{
+		Found:  found,
 		Kernel: cfg.Kernel.Name, CommandLine: cfg.commandLine(), Memory: cfg.Memory,
 		Backing: cfg.Backing, CPUs: cfg.CPUs, MemoryMap: memoryMap(cfg.Memory),
 		Initrds: []string{}, // in JSON a list, not null
@@ -108,18 +111,21 @@ func PlanOf(cfg Config) (*Plan, error) {
 	return p, nil
 }
 
-// openForReading opens the disk on which a kernel is looked for, if one is.
-func (c Config) openForReading() ([]*disk.Disk, error) {
-	if c.Kernel.ReaderAt != nil {
-		return nil, nil
+// openForReading opens the disks, to see that they are there, and to look for a
+// kernel on the first one. Those that are open when it fails are returned, too.
+func (c Config) openForReading() (disks []*disk.Disk, err error) {
+	for _, spec := range c.Disks {
+		spec.ReadOnly, spec.Snapshot = true, false
+		d, err := disk.Open(spec, c.Log)
+		if err != nil {
+			return disks, fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+		disks = append(disks, d)
+		if _, err := newBlock(d, c.CPUs); err != nil {
+			return disks, fmt.Errorf("%w: %s: %w", ErrConfig, spec.File, err)
+		}
 	}
-	spec := c.Disks[0]
-	spec.ReadOnly, spec.Snapshot = true, false
-	d, err := disk.Open(spec, c.Log)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
-	}
-	return []*disk.Disk{d}, nil
+	return disks, nil
 }
 
 // commandLine is the whole of it.
@@ -161,6 +167,9 @@ func (p *Plan) String() string {
 	fmt.Fprintf(&b, "kernel   %s: %s", p.Kernel, p.Format)
 	if p.Version != "" {
 		fmt.Fprintf(&b, ", %s", p.Version)
+	}
+	for _, line := range p.Found {
+		fmt.Fprintf(&b, "\nfound    %s", line)
 	}
 	fmt.Fprintf(&b, "\ncmdline  %s\n", p.CommandLine)
 	for _, s := range p.Initrds {

@@ -70,6 +70,11 @@ func (c Config) Validate() error {
 	if _, err := ParseTransport(string(c.Transport)); err != nil {
 		return err
 	}
+	for i, d := range c.Disks {
+		if err := d.Validate(); err != nil {
+			return fmt.Errorf("%w: disk %d: %w", ErrConfig, i+1, err)
+		}
+	}
 	if err := c.validateNetworks(); err != nil {
 		return err
 	}

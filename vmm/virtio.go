@@ -33,15 +33,16 @@ type plugged interface {
 	Close()
 }
 
-// findKernel looks for what to boot on the first disk, where c names no kernel.
-func (c *Config) findKernel(disks []*disk.Disk) error {
+// findKernel looks for what to boot on the first disk, where c names no kernel. It
+// tells how that was found, and what was odd.
+func (c *Config) findKernel(disks []*disk.Disk) ([]string, error) {
 	if c.Kernel.ReaderAt != nil || len(disks) == 0 {
-		return nil
+		return nil, nil
 	}
 	d := disks[0]
 	found, err := diskboot.Find(boot.Source{Name: d.Spec().File, Size: d.Size(), ReaderAt: diskReader{d}})
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrConfig, err)
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	for _, line := range found.Account() {
 		c.Log.Info("found on the disk", "what", line)
@@ -63,7 +64,7 @@ func (c *Config) findKernel(disks []*disk.Disk) error {
 			c.CommandLine = diskboot.AddConsole(c.CommandLine, "hvc0")
 		}
 	}
-	return nil
+	return append([]string{found.Origin}, found.Notes...), nil
 }
 
 // diskReader is a disk as an io.ReaderAt.

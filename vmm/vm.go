@@ -231,7 +231,7 @@ func (vm *VM) writeFirmware() error {
 }
 
 func (vm *VM) loadKernel() (err error) {
-	if err := vm.cfg.findKernel(vm.disks); err != nil {
+	if _, err := vm.cfg.findKernel(vm.disks); err != nil {
 		return err
 	}
 	_, vm.entry, err = load(vm.cfg, vm.mem)

@@ -179,16 +179,7 @@ func containsWord(words, word string) bool {
 
 // boot does what the flags say, here or in the lab.
 func (f *bootFlags) boot(ctx context.Context, e *env, fs *pflag.FlagSet) (int, error) {
-	if f.kernel == "" && len(f.disks) == 0 {
-		if f.kernel = e.getenv(kernelVariable); f.kernel == "" {
-			newest, err := hostkernel.Newest(hostkernel.Dir)
-			if err != nil {
-				return 0, fmt.Errorf("%w, or set %s", err, kernelVariable)
-			}
-			f.kernel = newest.Path
-		}
-	}
-	cfg, files, err := f.config(fs)
+	cfg, files, err := f.config(e, fs)
 	defer files.close()
 	if err != nil {
 		return 0, err
@@ -212,6 +203,9 @@ func (f *bootFlags) boot(ctx context.Context, e *env, fs *pflag.FlagSet) (int, e
 		}
 		if noKVM != nil {
 			fmt.Fprintf(e.stderr, "husk: %v; running in the lab, which is slow (husk doctor says more)\n", noKVM)
+		}
+		if len(f.publish) > 0 || f.vsock != "" {
+			fmt.Fprintln(e.stderr, "husk: in the lab, published ports and the vsock's socket are the lab's own: this host does not see them")
 		}
 		args, err := f.labArgs(fs)
 		if err != nil {

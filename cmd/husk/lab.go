@@ -126,14 +126,42 @@ func huskInLab(ctx context.Context, e *env, args []string) (int, error) {
 			}
 		}
 		if d, isDisk := strings.CutPrefix(arg, "--disk="); isDisk {
-			spec, err := disk.ParseSpec(d)
-			path, ok = spec.File, err == nil && !spec.ReadOnly && !spec.Snapshot
+			if path, err = diskInLab(d); err != nil {
+				return 0, err
+			}
+			ok = path != ""
 		}
 		if dir := filepath.Dir(path); ok && filepath.IsAbs(path) && shareable(dir) {
 			o.Shares = append(o.Shares, lab.Share{Host: dir})
 		}
 	}
 	return runInLab(ctx, e, o, append([]string{self}, args...))
+}
+
+// diskInLab is the file of a --disk that the lab must be able to write to, or "". What
+// a guest there wrote to a file that is not shared would be gone with the lab.
+func diskInLab(text string) (string, error) {
+	spec, err := disk.ParseSpec(text)
+	if err != nil {
+		return "", err
+	}
+	path, err := filepath.EvalSymlinks(spec.File)
+	if err != nil {
+		return "", fmt.Errorf("disk: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("disk: %w", err)
+	}
+	switch {
+	case info.Mode()&os.ModeDevice != 0:
+		return "", fmt.Errorf("disk %s: the lab has none of this host's devices; copy it into a file, or use --accel kvm", spec.File)
+	case spec.ReadOnly || spec.Snapshot:
+		return "", nil
+	case !shareable(filepath.Dir(path)):
+		return "", fmt.Errorf("disk %s: the lab cannot write to the folder %s; move the image, or add snapshot=on or ro", spec.File, filepath.Dir(path))
+	}
+	return path, nil
 }
 
 // shareable tells whether the lab can write to a folder of the host: not to its

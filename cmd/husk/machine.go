@@ -12,12 +12,13 @@ import (
 
 	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/internal/hostkernel"
 	"github.com/huskvm/husk/vmm"
 )
 
 // config turns the flags into the machine's blueprint. files are what it reads
 // from; they must be closed in any case.
-func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, err error) {
+func (f *bootFlags) config(e *env, fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, err error) {
 	cfg.CPUs, cfg.DebugExit = f.cpus, f.debugExit
 	if f.cpus < 1 { // 0 would be vmm's default
 		return cfg, nil, usagef("--cpus %d: must be 1 or more", f.cpus)
@@ -58,6 +59,9 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 	}
 	// The ends are opened later; here it counts which there are.
 	cfg.Serial, cfg.Console = endOf(f.serial), endOf(f.console)
+	if err := f.findKernel(e); err != nil {
+		return cfg, nil, err
+	}
 	cfg.Entropy = f.rng || len(f.disks) > 0 && !fs.Changed("rng")
 	cfg.Append = strings.Join(f.added, " ")
 	switch {
@@ -87,6 +91,23 @@ func (f *bootFlags) config(fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, 
 		cfg.Initrds, files = append(cfg.Initrds, initrd), append(files, closer)
 	}
 	return cfg, files, cfg.Validate()
+}
+
+// findKernel finds the kernel to boot where no flag names one, nor a disk on which
+// there may be one.
+func (f *bootFlags) findKernel(e *env) error {
+	if f.kernel != "" || len(f.disks) > 0 {
+		return nil
+	}
+	if f.kernel = e.getenv(kernelVariable); f.kernel != "" {
+		return nil
+	}
+	newest, err := hostkernel.Newest(hostkernel.Dir)
+	if err != nil {
+		return fmt.Errorf("%w, or set %s", err, kernelVariable)
+	}
+	f.kernel = newest.Path
+	return nil
 }
 
 // endOf stands for the end of a console until that is opened.

@@ -31,8 +31,8 @@ const (
 )
 
 const (
-	maxSerial  = 20   // VIRTIO_BLK_ID_BYTES, virtio 1.2 §5.2.6
-	maxIODepth = 1024 // the largest queue
+	maxSerial  = 20  // VIRTIO_BLK_ID_BYTES, virtio 1.2 §5.2.6
+	maxIODepth = 256 // a queue of virtio-blk
 )
 
 // A Spec is a disk as asked for on the command line.
@@ -44,7 +44,22 @@ type Spec struct {
 	Cache    Cache
 	Serial   string // at most 20 bytes, may be empty
 	Discard  bool   // give space back that the guest discards
-	IODepth  int    // requests at work at the same time; 0 lets the device choose
+	IODepth  int    // requests of each queue at work at the same time; 0 lets the device choose
+}
+
+// Validate reports what no disk can be asked for, as an ErrSpec.
+func (s Spec) Validate() error {
+	switch {
+	case s.File == "":
+		return fmt.Errorf("%w: no file", ErrSpec)
+	case s.Format != Detect && s.Format != Raw && s.Format != Qcow2:
+		return fmt.Errorf("%w: %s: format %q; use raw or qcow2", ErrSpec, s.File, s.Format)
+	case s.Cache != "" && s.Cache != Writeback && s.Cache != Direct && s.Cache != Unsafe:
+		return fmt.Errorf("%w: %s: cache %q; use writeback, direct or unsafe", ErrSpec, s.File, s.Cache)
+	case s.IODepth < 0 || s.IODepth > maxIODepth:
+		return fmt.Errorf("%w: %s: an iodepth of %d; give 1 to %d", ErrSpec, s.File, s.IODepth, maxIODepth)
+	}
+	return nil
 }
 
 // ParseSpec reads

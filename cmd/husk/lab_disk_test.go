@@ -1,0 +1,34 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestWhatALabWritesToIsShared: or else what a guest in it wrote would be gone.
+func TestWhatALabWritesToIsShared(t *testing.T) {
+	dir, links := t.TempDir(), t.TempDir()
+	image := filepath.Join(dir, "a,b.raw")
+	require.NoError(t, os.WriteFile(image, []byte("x"), 0o600))
+	link := filepath.Join(links, "link.raw")
+	require.NoError(t, os.Symlink(image, link))
+
+	path, err := diskInLab(link)
+	require.NoError(t, err)
+	require.Equal(t, image, path, "the folder of the file itself, not of a link to it")
+	path, err = diskInLab(filepath.Join(dir, "a,,b.raw") + ",snapshot=on")
+	require.NoError(t, err)
+	require.Empty(t, path)
+
+	_, err = diskInLab(filepath.Join(dir, "none"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = diskInLab("/proc/self/status")
+	require.ErrorContains(t, err, "snapshot=on")
+	_, err = diskInLab("/proc/self/status,ro")
+	require.NoError(t, err)
+	_, err = diskInLab("/dev/null,ro")
+	require.ErrorContains(t, err, "--accel kvm")
+}
