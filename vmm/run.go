@@ -30,9 +30,8 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	}
 	defer func() { _ = vm.setRunning(false) }()
 
-	procs := len(vm.vcpus) + deviceProcs
-	addProcs(procs)
-	defer addProcs(-procs)
+	addProcs(len(vm.vcpus))
+	defer addProcs(-len(vm.vcpus))
 
 	stopConsole := vm.startConsole()
 	vm.resumeVirtio(len(vm.virtio))
