@@ -5,10 +5,6 @@ import (
 	"sync"
 )
 
-// deviceProcs is how many system calls of devices may take their time at once
-// before other devices wait for the scheduler.
-const deviceProcs = 3
-
 // procsLock keeps machines apart that start and stop at the same time: the
 // scheduler's setting is the process's, and can only be read and then set.
 var procsLock sync.Mutex

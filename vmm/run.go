@@ -26,9 +26,8 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	if err := vm.beginRun(); err != nil {
 		return nil, err
 	}
-	procs := len(vm.vcpus) + deviceProcs
-	addProcs(procs)
-	defer addProcs(-procs)
+	addProcs(len(vm.vcpus))
+	defer addProcs(-len(vm.vcpus))
 
 	stopConsole := vm.startConsole()
 	vm.resumeVirtio(len(vm.virtio))

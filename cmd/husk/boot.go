@@ -105,7 +105,7 @@ husk boot -k vmlinux -m 5G -c 4 --dry-run`,
 }
 
 func (f *bootFlags) define(fs *pflag.FlagSet) {
-	fs.StringVarP(&f.kernel, "kernel", "k", "", "kernel `FILE`: bzImage or ELF vmlinux (default $"+kernelVariable+", else the newest readable "+hostkernel.Dir+"/vmlinuz-*)")
+	fs.StringVarP(&f.kernel, "kernel", "k", "", "kernel `FILE`: bzImage or ELF vmlinux (default, without --disk: $"+kernelVariable+", else the newest readable "+hostkernel.Dir+"/vmlinuz-*)")
 	fs.StringArrayVarP(&f.initrds, "initrd", "i", nil, "initramfs `FILE`; several are joined in the order given")
 	fs.StringArrayVarP(&f.added, "append", "a", nil, "`ARGS` added to the kernel's command line (\""+vmm.DefaultCommandLine+"\")")
 	fs.StringVar(&f.cmdline, "cmdline", "", "the `WHOLE` command line, instead")

@@ -15,7 +15,7 @@ const (
 	// another waiting.
 	handOver = 64
 	// maxHandOver bounds that number, which doubles while the disk is slow.
-	maxHandOver = 16 << 10
+	maxHandOver = 1024
 	// quick is how long a request may wait that is done here: about what it costs
 	// to hand it over. A disk takes longer, the page cache does not wait.
 	quick = 50 * time.Microsecond
