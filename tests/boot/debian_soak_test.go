@@ -34,7 +34,7 @@ func TestSoakDebian(t *testing.T) {
 	require.NoError(t, os.Truncate(raw, soakDisk))
 	require.NoError(t, disk.Create(cow, soakDisk, qcow2.CreateOptions{}))
 	port := freePort(t)
-	g := launch(t, "-d", overlay(t), "-d", raw+",discard=on", "-d", cow+",discard=on", "-m", "1G", "-c", "2",
+	g := launch(t, "-d", overlay(t), "-d", raw+",discard=on", "-d", cow+",discard=on", "-m", "1G", "-c", "4",
 		"-p", "0:22", "-p", fmt.Sprint(port, ":5201"), "-n", "user", "-n", "tap="+soakTap)
 	sh := g.ssh(t)
 	tool(t, "ip", "address", "add", "10.254.9.1/24", "dev", soakTap)

@@ -20,8 +20,9 @@ import (
 	"github.com/huskvm/husk/internal/guestinit"
 )
 
-// deadline ends a boot that hangs. In the lab one takes some seconds.
-const deadline = 3 * time.Minute
+// deadline ends a boot that hangs. In the lab one takes some seconds, and that of a whole
+// Debian half a minute, or several times that on a busy host.
+const deadline = 5 * time.Minute
 
 // program is bin/husk, once it is known that a stock kernel boots on this KVM.
 var program = sync.OnceValues(func() (string, error) {
