@@ -21,6 +21,9 @@ const (
 	// quick is how long a request may wait that is done here: about what it costs
 	// to hand it over. A disk takes longer, the page cache does not wait.
 	quick = 50 * time.Microsecond
+	// small is the longest request, in bytes, that is done here though others wait:
+	// several processors copy long ones faster than one.
+	small = 64 << 10
 	// burst is how many requests that were done here, one behind the other, the
 	// driver does not hear of at most.
 	burst = 8
@@ -114,6 +117,8 @@ func (s *server) here(r *request) bool {
 	case s.handing > 0:
 		s.handing--
 		s.trust = s.handing == 0
+		return false
+	case s.trust && r.room+queue.Len(r.out) > small && s.queue.Pending() > 0:
 		return false
 	case s.trust || s.busy.Load() == 0 && s.queue.Pending() == 0:
 		return true

@@ -172,6 +172,24 @@ func TestQuickDisksNeedNoWorkers(t *testing.T) {
 	}
 }
 
+// TestLongRequestsThatWaitGoToWorkers even where the disk is quick.
+func TestLongRequestsThatWaitGoToWorkers(t *testing.T) {
+	dev, err := New(Config{Disk: nullDisk{}, Size: 1 << 20})
+	require.NoError(t, err)
+	mem := virtiotest.NewMemory(1<<32, 16<<20)
+	r := virtiotest.NewRing(mem, queueSize, queue.Features{})
+	q, err := queue.New(r.State, queue.Features{}, mem, r.Kick, r.Interrupt)
+	require.NoError(t, err)
+	s := newServer(dev, q, slog.New(slog.DiscardHandler))
+	s.trust = true
+	require.True(t, s.here(&request{kind: typeIn, room: small + sectorSize}), "nothing waits for it")
+	addRead(r, 0)
+	r.Publish()
+	require.True(t, s.here(&request{kind: typeIn, room: small}))
+	require.False(t, s.here(&request{kind: typeIn, room: small + sectorSize}))
+	require.False(t, s.here(&request{kind: typeOut, out: [][]byte{make([]byte, small), make([]byte, 1)}}))
+}
+
 // TestWhatIsUnderWayIsFinishedBeforeAReset looks for reads after the driver was
 // told that the device rests.
 func TestWhatIsUnderWayIsFinishedBeforeAReset(t *testing.T) {
