@@ -97,8 +97,8 @@ const (
 
 // heartbeat closes a session whose other side is silent. It counts ticks and not
 // time, because the host itself may have been stopped meanwhile. Each question
-// is asked whether the last was answered or not: its interrupt brings a machine
-// on that has lost one (ARCHITECTURE.md, "the lab").
+// is asked whether the last was answered or not: its interrupt may wake a machine
+// that has lost one (ARCHITECTURE.md).
 func (c *Client) heartbeat(every time.Duration, patience int) {
 	ticks := time.NewTicker(every)
 	defer ticks.Stop()
