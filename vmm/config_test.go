@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/boot"
+	"github.com/huskvm/husk/devices/disk"
+	"github.com/huskvm/husk/devices/netdev"
 )
 
 func TestParseMemory(t *testing.T) {
@@ -62,6 +64,19 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"-1 processors":            func(c *Config) { c.CPUs = -1 },
 		"backing \"disk\"":         func(c *Config) { c.Backing = "disk" },
 		"\"i386\" is unknown":      func(c *Config) { c.CPU.Model = "i386" },
+		"transport \"usb\"":        func(c *Config) { c.Transport = "usb" },
+		"cache \"none\"":           func(c *Config) { c.Disks = []disk.Spec{{File: "x", Cache: "none"}} },
+		"disks 1 and 3 are both x": func(c *Config) { c.Disks = []disk.Spec{{File: "x"}, {File: "y"}, {File: "x", ReadOnly: true}} },
+		"places for 13": func(c *Config) {
+			c.Transport = TransportMMIO
+			for range 14 {
+				c.Networks = append(c.Networks, Network{Options: netdev.Options{Kind: netdev.KindUser}})
+			}
+		},
+		"kind \"bridge\"": func(c *Config) { c.Networks = []Network{{Options: netdev.Options{Kind: "bridge"}}} },
+		"addresses of its own": func(c *Config) {
+			c.Networks = []Network{{Options: netdev.Options{Kind: netdev.KindTap}, Publish: make([]netdev.Publish, 1)}}
+		},
 	} {
 		c := good
 		change(&c)

@@ -74,6 +74,11 @@ func (c Config) Validate() error {
 		if err := d.Validate(); err != nil {
 			return fmt.Errorf("%w: disk %d: %w", ErrConfig, i+1, err)
 		}
+		for j, other := range c.Disks[:i] {
+			if d.File == other.File && (d.Writes() || other.Writes()) {
+				return fmt.Errorf("%w: disks %d and %d are both %s; one would write under the other: give it once, or each with ro or snapshot=on", ErrConfig, j+1, i+1, d.File)
+			}
+		}
 	}
 	if err := c.validateNetworks(); err != nil {
 		return err

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/internal/hostkernel"
 	"github.com/huskvm/husk/vmm"
 )
@@ -211,11 +213,29 @@ func (f *bootFlags) boot(ctx context.Context, e *env, fs *pflag.FlagSet) (int, e
 		if err != nil {
 			return 0, err
 		}
+		// The lab's locks are its own, so this host has some too.
+		locks, err := lockDisks(cfg.Disks, newLogger(e.stderr, f.logLevel, f.logFormat))
+		defer locks.close()
+		if err != nil {
+			return 0, err
+		}
 		return e.lab(ctx, args)
 	}
 
 	s := &session{env: e, flags: f, cfg: cfg}
 	return s.run(ctx, stats)
+}
+
+// lockDisks locks the images of disks until they are closed, also after an error.
+func lockDisks(disks []disk.Spec, log *slog.Logger) (locks openFiles, err error) {
+	for _, spec := range disks {
+		lock, err := disk.Lock(spec, log)
+		if err != nil {
+			return locks, err
+		}
+		locks = append(locks, lock)
+	}
+	return locks, nil
 }
 
 func (f *bootFlags) printPlan(w io.Writer, cfg vmm.Config) error {

@@ -156,7 +156,7 @@ func diskInLab(text string) (string, error) {
 	switch {
 	case info.Mode()&os.ModeDevice != 0:
 		return "", fmt.Errorf("disk %s: the lab has none of this host's devices; copy it into a file, or use --accel kvm", spec.File)
-	case spec.ReadOnly || spec.Snapshot:
+	case !spec.Writes():
 		return "", nil
 	case !shareable(filepath.Dir(path)):
 		return "", fmt.Errorf("disk %s: the lab cannot write to the folder %s; move the image, or add snapshot=on or ro", spec.File, filepath.Dir(path))

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/huskvm/husk/devices/disk"
 )
 
 // TestWhatALabWritesToIsShared: or else what a guest in it wrote would be gone.
@@ -22,6 +25,16 @@ func TestWhatALabWritesToIsShared(t *testing.T) {
 	path, err = diskInLab(filepath.Join(dir, "a,,b.raw") + ",snapshot=on")
 	require.NoError(t, err)
 	require.Empty(t, path)
+
+	log := slog.New(slog.DiscardHandler)
+	locks, err := lockDisks([]disk.Spec{{File: image}}, log)
+	require.NoError(t, err)
+	_, err = lockDisks([]disk.Spec{{File: link, ReadOnly: true}}, log)
+	require.ErrorIs(t, err, disk.ErrInUse)
+	locks.close()
+	locks, err = lockDisks([]disk.Spec{{File: image, Snapshot: true}, {File: link, ReadOnly: true}}, log)
+	require.NoError(t, err)
+	locks.close()
 
 	_, err = diskInLab(filepath.Join(dir, "none"))
 	require.ErrorIs(t, err, os.ErrNotExist)

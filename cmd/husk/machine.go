@@ -174,6 +174,11 @@ func (f *bootFlags) parseNetworks() ([]vmm.Network, error) {
 			}
 			networks, first = []vmm.Network{{Options: netdev.Options{Kind: netdev.KindUser}}}, 0
 		}
+		for _, other := range networks[first].Publish {
+			if p.Host.Port() != 0 && p.Host == other.Host && p.Proto == other.Proto {
+				return nil, usagef("--publish %s: port %d of this host is published already", text, p.Host.Port())
+			}
+		}
 		networks[first].Publish = append(networks[first].Publish, p)
 	}
 	return networks, nil

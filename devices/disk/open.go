@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -43,7 +44,7 @@ func Open(spec Spec, log *slog.Logger) (*Disk, error) {
 	d := &Disk{spec: spec, readOnly: spec.ReadOnly, log: log}
 	o := opener{cache: spec.Cache, punch: spec.Discard, log: log}
 	var err error
-	d.backend, err = o.open(spec.File, spec.Format, !spec.ReadOnly && !spec.Snapshot)
+	d.backend, err = o.open(spec.File, spec.Format, spec.Writes())
 	if err != nil {
 		return nil, fmt.Errorf("disk: %w", err)
 	}
@@ -57,6 +58,21 @@ func Open(spec Spec, log *slog.Logger) (*Disk, error) {
 	}
 	d.size = d.backend.Size()
 	return d, nil
+}
+
+// Lock takes the locks that Open would take on a disk's own image, and holds them
+// until it is closed: for who has another machine open it, whose locks this host
+// does not see.
+func Lock(spec Spec, log *slog.Logger) (io.Closer, error) {
+	f, err := openFile(spec.File, spec.Writes(), Writeback)
+	if err != nil {
+		return nil, fmt.Errorf("disk: %w", err)
+	}
+	if err := f.lock(spec.Writes(), log); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("disk: %w", err)
+	}
+	return f, nil
 }
 
 // An opener opens one image and what lies behind it.

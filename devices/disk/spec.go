@@ -47,6 +47,9 @@ type Spec struct {
 	IODepth  int    // requests of each queue at work at the same time; 0 lets the device choose
 }
 
+// Writes tells whether what the guest writes goes to the file.
+func (s Spec) Writes() bool { return !s.ReadOnly && !s.Snapshot }
+
 // Validate reports what no disk can be asked for, as an ErrSpec.
 func (s Spec) Validate() error {
 	switch {
