@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -318,4 +319,26 @@ func TestMessagesStartOnALineOfTheirOwn(t *testing.T) {
 	text, err := os.ReadFile(one.Name())
 	require.NoError(t, err)
 	require.Regexp(t, "^login: \nhusk: timeout", string(text), "together with it")
+}
+
+// TestASlowDiskIsClosedAllTheSame: a run that takes long to come to rest is waited for,
+// and its machine is closed; one that never does is left.
+func TestASlowDiskIsClosedAllTheSame(t *testing.T) {
+	for rest, closed := range map[time.Duration]int{5 * time.Second: 1, time.Hour: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			host := &fakeHost{run: func(ctx context.Context, _ *fakeMachine) (*vmm.Result, error) {
+				<-ctx.Done()
+				time.Sleep(rest)
+				return &vmm.Result{Outcome: vmm.Cancelled}, nil
+			}}
+			s := &session{flags: &bootFlags{}, con: &console{stderr: io.Discard}, requests: make(chan func(machine))}
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(&stop{exitTimeout, "the time is up"})
+			code, err := s.drive(ctx, &fakeMachine{host: host})
+			require.NoError(t, err)
+			require.Equal(t, exitTimeout, code)
+			require.Equal(t, closed, host.closed, "%v", rest)
+			time.Sleep(2 * time.Hour) // until nothing is left in the bubble
+		})
+	}
 }
