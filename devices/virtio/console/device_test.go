@@ -89,6 +89,23 @@ func TestOutput(t *testing.T) {
 
 // TestOutputGathers has the guest send much while a terminal is slow: that is
 // written at once.
+// TestTheLastWordsAreTaken: what the driver has added when the device is stopped comes
+// out, whether the device has been woken for it or not.
+func TestTheLastWordsAreTaken(t *testing.T) {
+	for range 100 {
+		var out terminal
+		dev, d := start(t, Config{Out: &out}, features)
+		send(t, d, "hello, ")
+		r := d.Rings[transmitq]
+		r.Add(virtiotest.Out([]byte("good ")))
+		r.Add(virtiotest.Out([]byte("bye")))
+		r.Publish()
+		require.NoError(t, d.State.Pause(d.Context()))
+		require.NoError(t, dev.Flush(d.Context()))
+		require.Equal(t, "hello, good bye", out.String())
+	}
+}
+
 func TestOutputGathers(t *testing.T) {
 	out := terminal{gate: make(chan struct{}), waits: make(chan struct{}, 10)}
 	dev, d := start(t, Config{Out: &out}, features)
