@@ -109,6 +109,13 @@ func (s shell) must(line string) string {
 	return out
 }
 
+// The disks by their serial numbers: a disk that leaves and comes back may get
+// another letter.
+const (
+	smallDisk    = "/dev/disk/by-id/virtio-SMALL"
+	fullDiskName = "/dev/disk/by-id/virtio-FULL"
+)
+
 // fullDisk is an image of 64 MiB in a file system of 16.
 func fullDisk(t *testing.T) string {
 	t.Helper()
@@ -160,7 +167,7 @@ func TestDebian(t *testing.T) {
 	image, full, small := overlay(t), fullDisk(t), filepath.Join(t.TempDir(), "small.raw")
 	require.NoError(t, os.WriteFile(small, make([]byte, 8<<20), 0o600))
 	socket := filepath.Join(t.TempDir(), "vsock")
-	g := launch(t, "-d", image, "-d", small+",serial=SMALL,discard=on", "-d", full, "-m", "1G", "-c", "2",
+	g := launch(t, "-d", image, "-d", small+",serial=SMALL,discard=on", "-d", full+",serial=FULL", "-m", "1G", "-c", "2",
 		"-p", "0:22", "--balloon", "--vsock", socket, "--console", "file:"+filepath.Join(t.TempDir(), "hvc0"))
 	sh := g.ssh(t)
 
@@ -185,7 +192,7 @@ func TestDebian(t *testing.T) {
 				sh.must(rebind)
 			}
 		}
-		require.Contains(t, sh.must("head -c 64 /dev/hwrng | wc -c; dd if=/dev/vdb of=/dev/null bs=1M iflag=direct"), "8388608 bytes")
+		require.Contains(t, sh.must("head -c 64 /dev/hwrng | wc -c; udevadm settle; dd if="+smallDisk+" of=/dev/null bs=1M iflag=direct"), "8388608 bytes")
 	})
 	t.Run("a thousand connections over vsock", func(t *testing.T) {
 		sh.t = t
@@ -244,9 +251,9 @@ func TestDebian(t *testing.T) {
 	})
 	t.Run("the host's disk is full", func(t *testing.T) {
 		sh.t = t
-		out, ok := sh.run("dd if=/dev/zero of=/dev/vdc bs=1M oflag=direct")
+		out, ok := sh.run("dd if=/dev/zero of=" + fullDiskName + " bs=1M oflag=direct")
 		require.False(t, ok, out)
-		require.Contains(t, out, "rror writing '/dev/vdc'")
+		require.Contains(t, out, "rror writing '"+fullDiskName+"'")
 		require.Contains(t, g.stderr.String(), "no space left on device")
 		require.Equal(t, "on we go\n", sh.must("echo on we go"))
 	})
