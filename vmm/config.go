@@ -23,7 +23,8 @@ const (
 type Config struct {
 	// Kernel is the kernel to boot: a bzImage or an ELF vmlinux. Where there is
 	// none, New looks for one on the first disk, with its initrds and its command
-	// line, to which it adds the serial console. What is given here goes first.
+	// line, to which it adds the consoles that there are, and panic=-1 unless it says
+	// otherwise. What is given here goes first.
 	Kernel boot.Source
 	// Initrds are loaded one behind the other.
 	Initrds []boot.Source
