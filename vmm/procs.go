@@ -13,9 +13,9 @@ var procsLock sync.Mutex
 // starts, or -n for one that stops.
 //
 // A goroutine in a system call keeps its right to run (a P of Go's scheduler)
-// until the runtime's monitor takes it away, which can take 10 ms, and a vCPU
-// in the guest is in one. On a host with as many processors as the guest, no
-// device would be served meanwhile.
+// until the runtime's monitor takes it away, which can take 10 ms. A vCPU in the
+// guest is in one, and so is the thread of a queue that waits for the guest. On a
+// small host, no device would be served meanwhile.
 func addProcs(n int) {
 	procsLock.Lock()
 	defer procsLock.Unlock()

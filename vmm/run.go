@@ -26,8 +26,9 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	if err := vm.beginRun(); err != nil {
 		return nil, err
 	}
-	addProcs(len(vm.vcpus))
-	defer addProcs(-len(vm.vcpus))
+	threads := len(vm.vcpus) + vm.queues
+	addProcs(threads)
+	defer addProcs(-threads)
 
 	stopConsole := vm.startConsole()
 	vm.resumeVirtio(len(vm.virtio))

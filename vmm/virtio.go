@@ -94,6 +94,7 @@ func (vm *VM) plugVirtio() error {
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrConfig, p.name, err)
 		}
+		vm.queues += len(dev.QueueSizes())
 		d, err := plug(i, p.name, dev)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)

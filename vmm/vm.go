@@ -43,6 +43,7 @@ type VM struct {
 	links      []netdev.Link
 	published  []netdev.Publish
 	virtio     []plugged
+	queues     int // of all of them
 
 	hvc      *console.Device // nil without
 	hvcWatch *consoleWatch

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/devices"
+	"github.com/huskvm/husk/devices/eventfd"
 	"github.com/huskvm/husk/devices/pci"
 	"github.com/huskvm/husk/devices/virtio"
-	"github.com/huskvm/husk/devices/virtio/eventfd"
 	"github.com/huskvm/husk/kvm"
 )
 

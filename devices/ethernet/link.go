@@ -15,6 +15,9 @@ type Info struct {
 	// Gives is what the link can leave to the guest, if it is told that the guest
 	// takes it.
 	Gives Offloads
+	// Sleeps says that Wait sleeps in a system call, so that who calls it needs a
+	// thread to itself.
+	Sleeps bool
 }
 
 // A Queue is one of a link's lanes. Send may be called by one goroutine while

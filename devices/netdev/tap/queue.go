@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"os"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/devices/ethernet"
+	"github.com/huskvm/husk/devices/eventfd"
 )
 
 // A queue is one descriptor. Frames go through it in one readv or writev each,
-// to and from the segments themselves. Waiting is the runtime's poller's, which
-// takes no thread; the file is non-blocking.
+// to and from the segments themselves. The file is non-blocking.
 type queue struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -26,13 +25,11 @@ type queue struct {
 	readv, writev func(fd uintptr)
 	spill         [1]byte // where the end of a frame goes that does not fit
 
-	// Of the Wait under way. poll is q.polled: a method value is an allocation.
-	poll  func(fd uintptr) bool
-	woken bool
-	fds   [1]unix.PollFd
-	// done is the context's that can interrupt Wait, stop releases it.
-	done <-chan struct{}
-	stop func() bool
+	// Of the Wait under way.
+	poll   func(fd uintptr)
+	ctx    context.Context
+	waited error
+	event  *eventfd.Event // ends it
 }
 
 type transfer struct {
@@ -41,13 +38,24 @@ type transfer struct {
 	err    error
 }
 
-func newQueue(file *os.File) (*queue, error) {
+// newQueue takes fd over.
+func newQueue(fd int) (*queue, error) {
+	// The file is for its count of users alone. It shall not be in the runtime's
+	// poller, which every frame would wake, so it is non-blocking only now.
+	file := os.NewFile(uintptr(fd), clone)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	q := &queue{file: file, raw: raw, stop: func() bool { return true }}
-	q.poll = q.polled
+	event, err := eventfd.New()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	q := &queue{file: file, raw: raw, event: event}
+	q.poll = func(fd uintptr) { q.waited = q.event.WaitFor(q.ctx, int(fd)) }
 	q.readv = func(fd uintptr) { q.in.n, q.in.err = q.in.vector.call(unix.SYS_READV, fd) }
 	q.writev = func(fd uintptr) { q.out.n, q.out.err = q.out.vector.call(unix.SYS_WRITEV, fd) }
 	return q, nil
@@ -99,51 +107,14 @@ func (q *queue) Receive(frame [][]byte) (int, error) {
 
 // Wait implements ethernet.Queue.
 func (q *queue) Wait(ctx context.Context) error {
-	q.watch(ctx)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		q.woken = false
-		err := q.raw.Read(q.poll)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return closed(err)
-		}
-		// A context ended: ours, or late, one before it. The deadline is taken back
-		// before ours is looked at, so that its end is not missed.
-		if err := q.file.SetReadDeadline(time.Time{}); err != nil {
-			return closed(err)
-		}
+	q.ctx = ctx
+	if err := q.raw.Control(q.poll); err != nil {
+		return closed(err)
 	}
-}
-
-// polled is called when the poller listens, and again when it heard something.
-// What came before it listened would not wake it.
-func (q *queue) polled(fd uintptr) bool {
-	if q.woken {
-		return true
+	if errors.Is(q.waited, os.ErrClosed) {
+		return fmt.Errorf("tap: %w", ethernet.ErrClosed)
 	}
-	q.woken = true
-	q.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	n, err := unix.Poll(q.fds[:], 0)
-	return n > 0 || err != nil
-}
-
-// watch has the end of ctx interrupt Wait. It is set up once for a context, not
-// for each Wait: one is between any two frames that come alone.
-func (q *queue) watch(ctx context.Context) {
-	done := ctx.Done()
-	if done == q.done {
-		return
-	}
-	q.stop()
-	q.done = done
-	q.stop = context.AfterFunc(ctx, func() {
-		q.file.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // a closed file wakes by itself
-	})
+	return q.waited
 }
 
 // control makes an ioctl on the descriptor.
@@ -169,7 +140,8 @@ func (q *queue) steer(flag uint16) error {
 	})
 }
 
-func (q *queue) close() error { return q.file.Close() }
+// close ends a Wait: the file is closed when nobody uses it.
+func (q *queue) close() error { return errors.Join(q.file.Close(), q.event.Close()) }
 
 // closed turns the error of a call that the runtime did not make into ours. There
 // is one reason for it, and the runtime does not export that error.

@@ -65,13 +65,13 @@ func Open(name string, queues, mtu int) (*Link, error) {
 		return nil, errors.Join(fmt.Errorf("%w %s: %w", ErrTap, l.name, err), l.Close())
 	}
 	all := ethernet.Checksum | ethernet.TSO4 | ethernet.TSO6 | ethernet.ECN
-	l.info = ethernet.Info{MTU: mtu, Queues: queues, Takes: all, Gives: all}
+	l.info = ethernet.Info{MTU: mtu, Queues: queues, Takes: all, Gives: all, Sleeps: true}
 	return l, nil
 }
 
 // attach opens one more descriptor on the interface.
 func (l *Link) attach(multi bool) error {
-	fd, err := unix.Open(clone, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open(clone, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fmt.Errorf("%w %s: %s: %w; load the tun module, or use the user network", ErrTap, l.name, clone, err)
@@ -91,7 +91,7 @@ func (l *Link) attach(multi bool) error {
 		unix.Close(fd) //nolint:errcheck // nothing was written
 		return fmt.Errorf("%w %s: %w%s", ErrTap, l.name, err, l.advice(err, multi))
 	}
-	q, err := newQueue(os.NewFile(uintptr(fd), clone))
+	q, err := newQueue(fd)
 	if err != nil {
 		return fmt.Errorf("%w %s: %w", ErrTap, l.name, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/huskvm/husk/devices/ethernet"
+	"github.com/huskvm/husk/devices/pace"
 	"github.com/huskvm/husk/devices/virtio"
 	"github.com/huskvm/husk/devices/virtio/queue"
 )
@@ -49,6 +50,10 @@ func newReceiver(d *Device, s *virtio.Session, q *queue.Queue, lane ethernet.Que
 
 func (r *receiver) serve(ctx context.Context) error {
 	defer r.release()
+	var thread *pace.Pace
+	if r.d.info.Sleeps {
+		thread = pace.Own()
+	}
 	for n := 1; ; n++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -67,8 +72,10 @@ func (r *receiver) serve(ctx context.Context) error {
 		got, err := r.lane.Receive(r.window)
 		if got == 0 && err == nil {
 			r.q.Flush()
+			thread.Rest()
 			err = r.lane.Wait(ctx)
 		} else if err == nil {
+			thread.Took()
 			err = r.deliver(ctx, uint64(got))
 		}
 		switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/huskvm/husk/devices/ethernet"
+	"github.com/huskvm/husk/devices/pace"
 	"github.com/huskvm/husk/devices/virtio"
 	"github.com/huskvm/husk/devices/virtio/queue"
 )
@@ -29,6 +30,7 @@ func newTransmitter(d *Device, s *virtio.Session, q *queue.Queue, lane ethernet.
 }
 
 func (t *transmitter) serve(ctx context.Context) error {
+	t.q.SetPace(pace.Own())
 	for n := 1; ; n++ {
 		c, err := t.q.Take(ctx)
 		if err != nil {

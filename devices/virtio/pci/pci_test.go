@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/huskvm/husk/devices/eventfd"
 	"github.com/huskvm/husk/devices/pci"
 	"github.com/huskvm/husk/devices/virtio"
-	"github.com/huskvm/husk/devices/virtio/eventfd"
 	"github.com/huskvm/husk/devices/virtio/virtiotest"
 )
 

@@ -51,6 +51,13 @@ type Interrupt interface {
 	Signal()
 }
 
+// A Pace hears when the queue's goroutine takes a chain, and when it is about to
+// sleep for want of one.
+type Pace interface {
+	Took()
+	Rest()
+}
+
 // State is what a queue is set to and how far it got. It is all there is to
 // keep of a queue that no device serves.
 type State struct {
@@ -81,6 +88,7 @@ type Queue struct {
 	mem      Memory
 	kick     Kick
 	irq      Interrupt
+	pace     Pace        // or nil
 	isIdle   func() bool // q.idle; kept, as a method value is an allocation
 
 	desc  []byte
@@ -158,6 +166,9 @@ func (q *Queue) State() State {
 	return s
 }
 
+// SetPace has p hear of what the queue's goroutine does.
+func (q *Queue) SetPace(p Pace) { q.pace = p }
+
 // Size is the number of descriptors.
 func (q *Queue) Size() int { return int(q.size) }
 
@@ -198,6 +209,9 @@ func (q *Queue) Next() (c *Chain, ok bool, err error) {
 		return nil, false, err
 	}
 	q.nextAvail++
+	if q.pace != nil {
+		q.pace.Took()
+	}
 	return c, true, nil
 }
 
@@ -283,6 +297,9 @@ func (q *Queue) Wait(ctx context.Context) error {
 	q.Flush()
 	if q.failed != nil || q.seen != q.nextAvail {
 		return ctx.Err()
+	}
+	if q.pace != nil {
+		q.pace.Rest()
 	}
 	err := q.kick.Wait(ctx, q.isIdle)
 	if !q.features.EventIdx {

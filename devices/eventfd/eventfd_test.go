@@ -12,7 +12,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
-	"github.com/huskvm/husk/devices/virtio/eventfd"
+	"github.com/huskvm/husk/devices/eventfd"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -70,12 +70,15 @@ func TestAContextEndsTheWait(t *testing.T) {
 	e := newEvent(t)
 	for range 50 {
 		ctx, cancel := context.WithCancel(context.Background())
-		err := e.Wait(ctx, func() bool {
-			go cancel()
-			return true
-		})
+		var err error
+		for err == nil { // what was signalled before may end a wait
+			err = e.Wait(ctx, func() bool {
+				go cancel()
+				return true
+			})
+		}
 		require.ErrorIs(t, err, context.Canceled)
-		// What the ended context left behind does not end the next wait.
+		// The ended context is not the next wait's.
 		ctx, cancel = context.WithCancel(context.Background())
 		require.NoError(t, e.Wait(ctx, func() bool { go e.Signal(); return true }))
 		cancel()
@@ -100,6 +103,28 @@ func TestTheKernelCanSignalIt(t *testing.T) {
 		return true
 	})
 	require.NoError(t, err)
+}
+
+func TestWaitForAnotherDescriptor(t *testing.T) {
+	e := newEvent(t)
+	var pipe [2]int
+	require.NoError(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
+	defer unix.Close(pipe[0]) //nolint:errcheck // of the test
+	defer unix.Close(pipe[1]) //nolint:errcheck // of the test
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(time.Millisecond, e.Signal)
+	require.NoError(t, e.WaitFor(ctx, pipe[0]), "a signal")
+	time.AfterFunc(time.Millisecond, func() { _, _ = unix.Write(pipe[1], []byte{1}) })
+	require.NoError(t, e.WaitFor(ctx, pipe[0]), "something to read")
+	require.NoError(t, e.WaitFor(ctx, pipe[0]), "that is still there")
+	var b [1]byte
+	_, err := unix.Read(pipe[0], b[:])
+	require.NoError(t, err)
+	time.AfterFunc(time.Millisecond, cancel)
+	require.ErrorIs(t, e.WaitFor(ctx, pipe[0]), context.Canceled)
+	time.AfterFunc(time.Millisecond, func() { _ = e.Close() })
+	require.ErrorIs(t, e.WaitFor(t.Context(), pipe[0]), os.ErrClosed)
+	require.ErrorIs(t, e.Close(), os.ErrClosed)
 }
 
 func TestNothingIsAllocatedForAWait(t *testing.T) {

@@ -1,0 +1,120 @@
+// Package eventfd is an event that the kernel can signal and listen to: KVM's
+// ioeventfd and irqfd. It is the Kick and the Interrupt of a virtqueue.
+package eventfd
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Event is an eventfd.
+type Event struct {
+	fd     int
+	closed atomic.Bool
+
+	wait  sync.Mutex // held by the Wait under way, whose are:
+	count [8]byte
+	fds   [2]unix.PollFd
+
+	// done is the context's that can interrupt Wait, stop releases it.
+	done <-chan struct{}
+	stop func() bool
+}
+
+// New opens an eventfd. Close closes it.
+func New() (*Event, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w; too many open files? raise the limit (ulimit -n)", err)
+	}
+	return &Event{fd: fd, stop: func() bool { return true }}, nil
+}
+
+// FD is the descriptor, for KVM_IOEVENTFD and KVM_IRQFD. It is the Event's, and
+// valid until Close.
+func (e *Event) FD() int { return e.fd }
+
+// Signal signals the event. It does not block.
+func (e *Event) Signal() { Signal(e.fd) }
+
+// Wait calls idle, and if that returns true, waits for a signal that comes after
+// that call began. It returns the error of ctx when that ends, and os.ErrClosed
+// after Close. It may return early. Only one Wait or WaitFor may run at a time.
+//
+// It blocks a thread, and does not leave it to Go's poller: a thread that sleeps
+// in a read is awake sooner than a goroutine, by a switch of threads or two.
+func (e *Event) Wait(ctx context.Context, idle func() bool) error {
+	e.wait.Lock()
+	defer e.wait.Unlock()
+	if err := e.ready(ctx); err != nil {
+		return err
+	}
+	if !idle() {
+		return nil
+	}
+	e.read()
+	return e.over(ctx)
+}
+
+// WaitFor waits until fd can be read from, too.
+func (e *Event) WaitFor(ctx context.Context, fd int) error {
+	e.wait.Lock()
+	defer e.wait.Unlock()
+	if err := e.ready(ctx); err != nil {
+		return err
+	}
+	e.fds = [2]unix.PollFd{{Fd: int32(e.fd), Events: unix.POLLIN}, {Fd: int32(fd), Events: unix.POLLIN}}
+	// It fails where a signal of the process's comes: that is early.
+	if n, err := unix.Poll(e.fds[:], -1); err == nil && n > 0 && e.fds[0].Revents != 0 {
+		e.read()
+	}
+	return e.over(ctx)
+}
+
+// read waits until the event is signalled, unless it has been, and takes that back.
+func (e *Event) read() {
+	_, _ = unix.Read(e.fd, e.count[:]) // as above
+}
+
+// ready has the end of ctx be a signal.
+func (e *Event) ready(ctx context.Context) error {
+	e.watch(ctx)
+	return e.over(ctx)
+}
+
+// over tells whether nobody shall wait any more.
+func (e *Event) over(ctx context.Context) error {
+	if e.closed.Load() {
+		return os.ErrClosed
+	}
+	return ctx.Err()
+}
+
+// watch has the end of ctx interrupt Wait. It is set up once for a context, not
+// for each Wait.
+func (e *Event) watch(ctx context.Context) {
+	done := ctx.Done()
+	if done == e.done {
+		return
+	}
+	e.stop()
+	e.done = done
+	e.stop = context.AfterFunc(ctx, e.Signal)
+}
+
+// Close ends a Wait, and closes the eventfd.
+func (e *Event) Close() error {
+	if e.closed.Swap(true) {
+		return os.ErrClosed
+	}
+	e.Signal()
+	e.wait.Lock()
+	defer e.wait.Unlock()
+	e.stop()
+	return unix.Close(e.fd)
+}
