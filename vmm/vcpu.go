@@ -72,6 +72,7 @@ func (c *vcpu) post(f func(context.Context)) bool {
 // loop runs the vCPU until ctx ends. It owns the calling goroutine's thread.
 func (c *vcpu) loop(ctx context.Context) {
 	thread := pace.Own()
+	defer thread.Release()
 	defer close(c.done)
 	c.tid.Store(int32(unix.Gettid()))
 	defer c.tid.Store(0)

@@ -43,18 +43,31 @@ type Pace struct {
 	start               time.Time
 }
 
-// Own binds the calling goroutine to its thread, which ends with it, and returns
-// the thread's Pace. All methods belong to that goroutine. It is for goroutines
-// that sleep in system calls: to wake one of its own by a channel takes the runtime
-// two switches of threads.
+// Own binds the calling goroutine to its thread and returns the thread's Pace. All
+// methods belong to that goroutine, which calls Release at its end. It is for
+// goroutines that sleep in system calls: to wake one of its own by a channel takes
+// the runtime two switches of threads.
 func Own() *Pace {
-	runtime.LockOSThread() // for good: the thread's policy is not for others
+	runtime.LockOSThread()
 	p := &Pace{pause: soon, again: soon, start: time.Now()}
 	// A husk that was started with another policy keeps it.
 	if a, err := unix.SchedGetAttr(0, 0); err == nil && a.Policy == unix.SCHED_NORMAL {
 		p.attr = a
 	}
 	return p
+}
+
+// Release gives the thread back as it was.
+func (p *Pace) Release() {
+	if p == nil {
+		return
+	}
+	if p.patient {
+		p.set(unix.SCHED_NORMAL)
+	}
+	if !p.patient { // else it ends with the goroutine
+		runtime.UnlockOSThread()
+	}
 }
 
 // Took notes that the thread took a request.

@@ -70,6 +70,18 @@ func TestPatience(t *testing.T) {
 	})
 }
 
+func TestReleaseGivesTheThreadBack(t *testing.T) {
+	onThread(func() {
+		runtime.LockOSThread() // so that it is the same after Release
+		p := Own()
+		p.again = 0
+		work(p, 1, 1)
+		require.EqualValues(t, unix.SCHED_BATCH, attr(t).Policy)
+		p.Release()
+		require.EqualValues(t, unix.SCHED_NORMAL, attr(t).Policy)
+	})
+}
+
 func TestAnotherPolicyIsKept(t *testing.T) {
 	onThread(func() {
 		runtime.LockOSThread()
@@ -86,6 +98,7 @@ func TestAnotherPolicyIsKept(t *testing.T) {
 func TestNoPace(*testing.T) {
 	var p *Pace
 	work(p, 2*trial, 2)
+	p.Release()
 }
 
 func TestNothingIsAllocated(t *testing.T) {

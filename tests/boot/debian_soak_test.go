@@ -23,9 +23,10 @@ const (
 	soakTap  = "husksoak0"
 )
 
-// TestSoakDebian has a Debian use its disks and networks for SOAK: what fio writes
-// must read right, over raw and qcow2, and iperf3 gets through in both directions,
-// over a user network and a tap.
+// TestSoakDebian has a Debian with four processors use its disks and networks for
+// SOAK: what fio writes must read right, over raw, qcow2, a block device and past the
+// page cache, and iperf3 gets through in both directions, over a user network and
+// a tap of four queues.
 func TestSoakDebian(t *testing.T) {
 	end := time.Now().Add(kvmtest.Soak(t))
 	dir := t.TempDir()
@@ -34,17 +35,22 @@ func TestSoakDebian(t *testing.T) {
 	require.NoError(t, os.Truncate(raw, soakDisk))
 	require.NoError(t, disk.Create(cow, soakDisk, qcow2.CreateOptions{}))
 	port := freePort(t)
-	g := launch(t, "-d", overlay(t), "-d", raw+",discard=on", "-d", cow+",discard=on", "-m", "1G", "-c", "4",
-		"-p", "0:22", "-p", fmt.Sprint(port, ":5201"), "-n", "user", "-n", "tap="+soakTap)
+	device, direct := loopDevice(t), filepath.Join(mountExt4(t), "direct.raw")
+	require.NoError(t, os.WriteFile(direct, nil, 0o600))
+	require.NoError(t, os.Truncate(direct, soakDisk))
+	g := launch(t, "-d", overlay(t), "-d", raw+",discard=on", "-d", cow+",discard=on", "-d", device, "-d", direct+",cache=direct",
+		"-m", "1G", "-c", "4", "-p", "0:22", "-p", fmt.Sprint(port, ":5201"), "-n", "user", "-n", "tap="+soakTap+",queues=4")
 	sh := g.ssh(t)
 	tool(t, "ip", "address", "add", "10.254.9.1/24", "dev", soakTap)
 	tool(t, "ip", "link", "set", soakTap, "up")
 	sh.must(`card=$(ls /sys/bus/virtio/drivers/virtio_net/virtio*/net -d | tail -n 1) && card=$(ls $card) &&
 		ip address add 10.254.9.2/24 dev $card && ip link set $card up && systemd-run --quiet iperf3 -s`)
+	require.Equal(t, "4", strings.TrimSpace(sh.must("cat /sys/block/vdb/mq/*/nr_tags | wc -l")), "a queue for each processor")
+	require.Equal(t, "4", strings.TrimSpace(sh.must("ls -d $(ls -d /sys/bus/virtio/drivers/virtio_net/virtio*/net/* | tail -n 1)/queues/rx-* | wc -l")))
 
 	rounds := 0
 	for ; rounds == 0 || time.Now().Before(end); rounds++ {
-		for _, dev := range []string{"vdb", "vdc"} {
+		for _, dev := range []string{"vdb", "vdc", "vdd", "vde"} {
 			out := sh.must("fio --name=verify --filename=/dev/" + dev + " --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite" +
 				" --bsrange=4k-128k --size=64m --offset=" + fmt.Sprintf("%dm", rounds%3*64) + " --verify=crc32c --verify_fatal=1 --do_verify=1")
 			require.Contains(t, out, "err= 0", "%s", out)
@@ -53,8 +59,8 @@ func TestSoakDebian(t *testing.T) {
 		for _, address := range [][]string{{"-c", "127.0.0.1", "-p", fmt.Sprint(port)}, {"-c", "10.254.9.2"}} {
 			for _, direction := range []string{"", "-R"} {
 				args := append(strings.Fields(direction), address...)
-				out := tool(t, "iperf3", append(args, "-t", "3", "-f", "m")...)
-				rate := regexp.MustCompile(`(\d+(?:\.\d+)?) Mbits/sec +receiver`).FindStringSubmatch(out)
+				out := tool(t, "iperf3", append(args, "-t", "3", "-f", "m", "-P", "4")...)
+				rate := regexp.MustCompile(`SUM.* (\d+(?:\.\d+)?) Mbits/sec +receiver`).FindStringSubmatch(out)
 				require.NotNil(t, rate, "%s", out)
 				t.Logf("iperf3 %s: %s Mbit/s", strings.Join(args, " "), rate[1])
 			}
@@ -64,6 +70,27 @@ func TestSoakDebian(t *testing.T) {
 	g.wait(t).wantCode(t, 0)
 	tool(t, "qemu-img", "check", cow)
 	t.Logf("%d rounds", rounds)
+}
+
+// loopDevice is a block device of the size of the others.
+func loopDevice(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "loop")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	require.NoError(t, os.Truncate(file, soakDisk))
+	name := strings.TrimSpace(tool(t, "losetup", "--find", "--show", file))
+	t.Cleanup(func() { tool(t, "losetup", "--detach", name) })
+	return name
+}
+
+// mountExt4 is an empty directory on a file system that takes O_DIRECT.
+func mountExt4(t *testing.T) string {
+	t.Helper()
+	device, dir := loopDevice(t), t.TempDir()
+	tool(t, "mkfs.ext4", "-q", device)
+	tool(t, "mount", device, dir)
+	t.Cleanup(func() { tool(t, "umount", dir) })
+	return dir
 }
 
 // freePort is one that nobody listens at.

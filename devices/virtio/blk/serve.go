@@ -72,7 +72,9 @@ func newServer(d *Device, q *queue.Queue, log *slog.Logger) *server {
 func (s *server) serve(ctx context.Context) error {
 	defer s.wg.Wait()
 	defer close(s.work)
-	s.queue.SetPace(pace.Own())
+	thread := pace.Own()
+	defer thread.Release()
+	s.queue.SetPace(thread)
 	for {
 		c, err := s.queue.Take(ctx)
 		if err != nil {

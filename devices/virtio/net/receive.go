@@ -53,6 +53,7 @@ func (r *receiver) serve(ctx context.Context) error {
 	var thread *pace.Pace
 	if r.d.info.Sleeps {
 		thread = pace.Own()
+		defer thread.Release()
 	}
 	for n := 1; ; n++ {
 		if err := ctx.Err(); err != nil {

@@ -30,7 +30,9 @@ func newTransmitter(d *Device, s *virtio.Session, q *queue.Queue, lane ethernet.
 }
 
 func (t *transmitter) serve(ctx context.Context) error {
-	t.q.SetPace(pace.Own())
+	thread := pace.Own()
+	defer thread.Release()
+	t.q.SetPace(thread)
 	for n := 1; ; n++ {
 		c, err := t.q.Take(ctx)
 		if err != nil {

@@ -16,7 +16,9 @@ const flushEvery = 16
 // receive takes the packets that the guest sends: it serves the tx queue. It
 // waits for nobody but the guest.
 func (d *Device) receive(ctx context.Context, q *queue.Queue, log *slog.Logger) error {
-	q.SetPace(pace.Own())
+	thread := pace.Own()
+	defer thread.Release()
+	q.SetPace(thread)
 	for n := 1; ; n++ {
 		c, err := q.Take(ctx)
 		if err != nil {
