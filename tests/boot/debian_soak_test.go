@@ -24,8 +24,8 @@ const (
 )
 
 // TestSoakDebian has a Debian with four processors use its disks and networks for
-// SOAK: what fio writes must read right, over raw, qcow2, a block device and past the
-// page cache, and iperf3 gets through in both directions, over a user network and
+// SOAK: what fio writes must read right, over raw, qcow2 and block devices, one past
+// the page cache, and iperf3 gets through in both directions, over a user network and
 // a tap of four queues.
 func TestSoakDebian(t *testing.T) {
 	end := time.Now().Add(kvmtest.Soak(t))
@@ -35,10 +35,8 @@ func TestSoakDebian(t *testing.T) {
 	require.NoError(t, os.Truncate(raw, soakDisk))
 	require.NoError(t, disk.Create(cow, soakDisk, qcow2.CreateOptions{}))
 	port := freePort(t)
-	device, direct := loopDevice(t), filepath.Join(mountExt4(t), "direct.raw")
-	require.NoError(t, os.WriteFile(direct, nil, 0o600))
-	require.NoError(t, os.Truncate(direct, soakDisk))
-	g := launch(t, "-d", overlay(t), "-d", raw+",discard=on", "-d", cow+",discard=on", "-d", device, "-d", direct+",cache=direct",
+	g := launch(t, "-d", overlay(t), "-d", raw+",discard=on,serial=RAW", "-d", cow+",discard=on,serial=COW",
+		"-d", loopDevice(t)+",serial=DEVICE", "-d", loopDevice(t)+",cache=direct,serial=DIRECT",
 		"-m", "1G", "-c", "4", "-p", "0:22", "-p", fmt.Sprint(port, ":5201"), "-n", "user", "-n", "tap="+soakTap+",queues=4")
 	sh := g.ssh(t)
 	tool(t, "ip", "address", "add", "10.254.9.1/24", "dev", soakTap)
@@ -48,14 +46,20 @@ func TestSoakDebian(t *testing.T) {
 	require.Equal(t, "4", strings.TrimSpace(sh.must("cat /sys/block/vdb/mq/*/nr_tags | wc -l")), "a queue for each processor")
 	require.Equal(t, "4", strings.TrimSpace(sh.must("ls -d $(ls -d /sys/bus/virtio/drivers/virtio_net/virtio*/net/* | tail -n 1)/queues/rx-* | wc -l")))
 
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("husk said: %s", &g.stderr)
+		}
+	})
+	const disks = "/dev/disk/by-id/virtio-"
 	rounds := 0
 	for ; rounds == 0 || time.Now().Before(end); rounds++ {
-		for _, dev := range []string{"vdb", "vdc", "vdd", "vde"} {
-			out := sh.must("fio --name=verify --filename=/dev/" + dev + " --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite" +
+		for _, dev := range []string{"RAW", "COW", "DEVICE", "DIRECT"} {
+			out := sh.must("fio --name=verify --filename=" + disks + dev + " --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite" +
 				" --bsrange=4k-128k --size=64m --offset=" + fmt.Sprintf("%dm", rounds%3*64) + " --verify=crc32c --verify_fatal=1 --do_verify=1")
 			require.Contains(t, out, "err= 0", "%s", out)
 		}
-		sh.must("blkdiscard -f -l 67108864 /dev/vdc && mkfs.ext4 -q /dev/vdc && mount /dev/vdc /mnt && cp -a /usr/bin /mnt && sync && umount /mnt && e2fsck -fn /dev/vdc")
+		sh.must("d=" + disks + "COW && blkdiscard -f -l 67108864 $d && mkfs.ext4 -q $d && mount $d /mnt && cp -a /usr/bin /mnt && sync && umount /mnt && e2fsck -fn $d")
 		for _, address := range [][]string{{"-c", "127.0.0.1", "-p", fmt.Sprint(port)}, {"-c", "10.254.9.2"}} {
 			for _, direction := range []string{"", "-R"} {
 				args := append(strings.Fields(direction), address...)
@@ -81,16 +85,6 @@ func loopDevice(t *testing.T) string {
 	name := strings.TrimSpace(tool(t, "losetup", "--find", "--show", file))
 	t.Cleanup(func() { tool(t, "losetup", "--detach", name) })
 	return name
-}
-
-// mountExt4 is an empty directory on a file system that takes O_DIRECT.
-func mountExt4(t *testing.T) string {
-	t.Helper()
-	device, dir := loopDevice(t), t.TempDir()
-	tool(t, "mkfs.ext4", "-q", device)
-	tool(t, "mount", device, dir)
-	t.Cleanup(func() { tool(t, "umount", dir) })
-	return dir
 }
 
 // freePort is one that nobody listens at.

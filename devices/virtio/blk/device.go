@@ -95,7 +95,7 @@ var (
 func (d *Device) try(r *request) (read uint64, _ status, _ error) {
 	switch r.kind {
 	case typeIn:
-		e, err := d.c.extent(r.sector, r.room)
+		e, err := d.c.data(r.sector, r.room)
 		if err == nil && e.n > 0 {
 			err = d.c.Disk.ReadAt(r.in, e.off)
 		}
@@ -135,7 +135,7 @@ func result(err error) status {
 // change does a request that changes the disk.
 func (d *Device) change(r *request) (status, error) {
 	if r.kind == typeOut {
-		e, err := d.c.extent(r.sector, queue.Len(r.out))
+		e, err := d.c.data(r.sector, queue.Len(r.out))
 		if err == nil && e.n > 0 {
 			err = d.c.Disk.WriteAt(r.out, e.off)
 		}

@@ -173,6 +173,24 @@ func TestAFailedReadSaysNothingWasWritten(t *testing.T) {
 	read(t, d, 0, sectorSize)
 }
 
+// TestTheLongestRanges are as long as the driver is told that they may be, which is
+// more than a request with data may be.
+func TestTheLongestRanges(t *testing.T) {
+	const longest = maxRangeSectors
+	d := start(t, Config{Disk: nullDisk{}, Size: 8 * longest * sectorSize, Discard: true}, features)
+	for kind, field := range map[uint32]int{typeDiscard: cfgMaxDiscardSectors, typeWriteZeroes: cfgMaxZeroesSectors} {
+		told := uint64(binary.LittleEndian.Uint32(d.Config(cfgSize)[field:]))
+		var all [][3]uint64
+		for i := range uint64(maxRanges) {
+			all = append(all, [3]uint64{i * told, told, 0})
+		}
+		_, st := do(t, d, 0, header(kind, 0), ranges(all...))
+		require.Equal(t, statusOK, st)
+		_, st = do(t, d, 0, header(kind, 0), ranges([3]uint64{0, told + 1, 0}))
+		require.Equal(t, statusIOErr, st)
+	}
+}
+
 func TestDiscardAndWriteZeroes(t *testing.T) {
 	disk := newDisk(64)
 	copy(disk.bytes, pattern(len(disk.bytes), 1))

@@ -85,12 +85,17 @@ type extent struct {
 	off, n int64
 }
 
-// extent checks that n bytes from sector on are whole sectors of the disk.
-func (c *Config) extent(sector, n uint64) (extent, error) {
-	capacity := c.capacity()
+// data is the extent of a request with n bytes of data.
+func (c *Config) data(sector, n uint64) (extent, error) {
 	if n > maxData {
 		return extent{}, fmt.Errorf("%d bytes at once, more than %d", n, maxData)
 	}
+	return c.extent(sector, n)
+}
+
+// extent checks that n bytes from sector on are whole sectors of the disk.
+func (c *Config) extent(sector, n uint64) (extent, error) {
+	capacity := c.capacity()
 	if n%sectorSize != 0 {
 		return extent{}, fmt.Errorf("%d bytes are not whole sectors", n)
 	}
