@@ -5,6 +5,10 @@ import (
 	"sync"
 )
 
+// busyQueues is how many queues of a machine are thought to be served at the same
+// time. Who wakes a goroutine looks for work at all Ps, so there shall not be many.
+const busyQueues = 4
+
 // procsLock keeps machines apart that start and stop at the same time: the
 // scheduler's setting is the process's, and can only be read and then set.
 var procsLock sync.Mutex

@@ -26,7 +26,7 @@ func (vm *VM) Run(ctx context.Context) (*Result, error) {
 	if err := vm.beginRun(); err != nil {
 		return nil, err
 	}
-	threads := len(vm.vcpus) + vm.queues
+	threads := len(vm.vcpus) + min(vm.queues, busyQueues)
 	addProcs(threads)
 	defer addProcs(-threads)
 

@@ -15,9 +15,10 @@ type Info struct {
 	// Gives is what the link can leave to the guest, if it is told that the guest
 	// takes it.
 	Gives Offloads
-	// Sleeps says that Wait sleeps in a system call, so that who calls it needs a
-	// thread to itself.
-	Sleeps bool
+	// Threads says that the link works in system calls alone: Wait blocks the
+	// thread, and no goroutine works for the link. So who serves a queue should have
+	// a thread to itself.
+	Threads bool
 }
 
 // A Queue is one of a link's lanes. Send may be called by one goroutine while

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,14 +18,24 @@ import (
 type Event struct {
 	fd     int
 	closed atomic.Bool
+	wait   sync.Mutex // held by the Wait, Block or BlockFor under way, whose the rest is
 
-	wait  sync.Mutex // held by the Wait under way, whose are:
+	// done is the context's that can interrupt it, stop releases that.
+	done <-chan struct{}
+	stop func() bool
+
+	// Of Block and BlockFor.
 	count [8]byte
 	fds   [2]unix.PollFd
 
-	// done is the context's that can interrupt Wait, stop releases it.
-	done <-chan struct{}
-	stop func() bool
+	// Of Wait. file is nil before the first one: from then on, the descriptor is in
+	// Go's poller.
+	file  *os.File
+	conn  syscall.RawConn
+	poll  func(uintptr) bool // e.polled; kept, as a method value is an allocation
+	ctx   context.Context    // of the Wait under way
+	idle  func() bool
+	asked bool
 }
 
 // New opens an eventfd. Close closes it.
@@ -44,11 +56,60 @@ func (e *Event) Signal() { Signal(e.fd) }
 
 // Wait calls idle, and if that returns true, waits for a signal that comes after
 // that call began. It returns the error of ctx when that ends, and os.ErrClosed
-// after Close. It may return early. Only one Wait or WaitFor may run at a time.
+// after Close. It may return early. Only one Wait, Block or BlockFor may run at a
+// time.
 //
-// It blocks a thread, and does not leave it to Go's poller: a thread that sleeps
-// in a read is awake sooner than a goroutine, by a switch of threads or two.
+// The goroutine waits in Go's poller, so that those it has woken run meanwhile. The
+// counter is not read: the poller is edge-triggered and hears of every signal. So a
+// wait costs no system call but the poller's own.
 func (e *Event) Wait(ctx context.Context, idle func() bool) error {
+	e.wait.Lock()
+	defer e.wait.Unlock()
+	if err := e.ready(ctx); err != nil {
+		return err
+	}
+	if err := e.register(); err != nil {
+		return err
+	}
+	e.ctx, e.idle, e.asked = ctx, idle, false
+	if err := e.conn.Read(e.poll); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	return e.over(ctx)
+}
+
+// register has Go's poller listen to the event.
+func (e *Event) register() (err error) {
+	if e.file != nil {
+		return nil
+	}
+	if err := unix.SetNonblock(e.fd, true); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	e.poll = e.polled
+	e.file = os.NewFile(uintptr(e.fd), "eventfd")
+	if e.conn, err = e.file.SyscallConn(); err == nil {
+		err = e.file.SetReadDeadline(time.Time{}) // fails unless the poller has it
+	}
+	if err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	return nil
+}
+
+// polled is called when the poller listens, and again when it heard a signal.
+func (e *Event) polled(uintptr) bool {
+	if e.asked {
+		return true
+	}
+	e.asked = true
+	return e.over(e.ctx) != nil || !e.idle()
+}
+
+// Block is Wait for a goroutine that has its thread to itself, and blocks that. A
+// thread that sleeps in a read is awake sooner than a goroutine, by a switch of
+// threads or two.
+func (e *Event) Block(ctx context.Context, idle func() bool) error {
 	e.wait.Lock()
 	defer e.wait.Unlock()
 	if err := e.ready(ctx); err != nil {
@@ -61,8 +122,8 @@ func (e *Event) Wait(ctx context.Context, idle func() bool) error {
 	return e.over(ctx)
 }
 
-// WaitFor waits until fd can be read from, too.
-func (e *Event) WaitFor(ctx context.Context, fd int) error {
+// BlockFor is Block until fd can be read from, too.
+func (e *Event) BlockFor(ctx context.Context, fd int) error {
 	e.wait.Lock()
 	defer e.wait.Unlock()
 	if err := e.ready(ctx); err != nil {
@@ -78,7 +139,12 @@ func (e *Event) WaitFor(ctx context.Context, fd int) error {
 
 // read waits until the event is signalled, unless it has been, and takes that back.
 func (e *Event) read() {
-	_, _ = unix.Read(e.fd, e.count[:]) // as above
+	_, err := unix.Read(e.fd, e.count[:])
+	if err == unix.EAGAIN { // it has been in a Wait, and is non-blocking
+		e.fds[0] = unix.PollFd{Fd: int32(e.fd), Events: unix.POLLIN}
+		_, _ = unix.Poll(e.fds[:1], -1)
+		_, _ = unix.Read(e.fd, e.count[:]) // other errors are signals, as above
+	}
 }
 
 // ready has the end of ctx be a signal.
@@ -116,5 +182,8 @@ func (e *Event) Close() error {
 	e.wait.Lock()
 	defer e.wait.Unlock()
 	e.stop()
+	if e.file != nil {
+		return e.file.Close()
+	}
 	return unix.Close(e.fd)
 }

@@ -27,85 +27,114 @@ func newEvent(t testing.TB) *eventfd.Event {
 
 func idle() bool { return true }
 
+// A way is to wait in Go's poller, or to block the thread.
+type way func(e *eventfd.Event, ctx context.Context, idle func() bool) error
+
+func bothWays(t *testing.T, test func(t *testing.T, wait way)) {
+	t.Run("Wait", func(t *testing.T) { test(t, (*eventfd.Event).Wait) })
+	t.Run("Block", func(t *testing.T) { test(t, (*eventfd.Event).Block) })
+	t.Run("in turn", func(t *testing.T) {
+		var n atomic.Int64
+		test(t, func(e *eventfd.Event, ctx context.Context, idle func() bool) error {
+			if n.Add(1)%2 == 0 {
+				return e.Block(ctx, idle)
+			}
+			return e.Wait(ctx, idle)
+		})
+	})
+}
+
 func TestWaitReturnsAtOnceIfNotIdle(t *testing.T) {
-	e := newEvent(t)
-	require.NoError(t, e.Wait(context.Background(), func() bool { return false }))
+	bothWays(t, func(t *testing.T, wait way) {
+		e := newEvent(t)
+		require.NoError(t, wait(e, context.Background(), func() bool { return false }))
+	})
 }
 
 func TestASignalWhileGettingReadyIsNotLost(t *testing.T) {
-	e := newEvent(t)
-	for range 100 {
-		require.NoError(t, e.Wait(context.Background(), func() bool { e.Signal(); return true }))
-	}
+	bothWays(t, func(t *testing.T, wait way) {
+		e := newEvent(t)
+		for range 100 {
+			require.NoError(t, wait(e, context.Background(), func() bool { e.Signal(); return true }))
+		}
+	})
 }
 
 // TestNoSignalIsLost has a signal answered before the next is sent.
 func TestNoSignalIsLost(t *testing.T) {
-	there, back := newEvent(t), newEvent(t)
-	var ping, pong atomic.Int64
-	const rounds = 5000
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() {
-		for i := int64(1); i <= rounds; i++ {
-			for ping.Load() < i {
-				if err := there.Wait(context.Background(), func() bool { return ping.Load() < i }); err != nil {
-					return
+	bothWays(t, func(t *testing.T, wait way) {
+		there, back := newEvent(t), newEvent(t)
+		var ping, pong atomic.Int64
+		const rounds = 5000
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() {
+			for i := int64(1); i <= rounds; i++ {
+				for ping.Load() < i {
+					if err := wait(there, context.Background(), func() bool { return ping.Load() < i }); err != nil {
+						return
+					}
 				}
+				pong.Store(i)
+				back.Signal()
 			}
-			pong.Store(i)
-			back.Signal()
+		})
+		for i := int64(1); i <= rounds; i++ {
+			ping.Store(i)
+			there.Signal()
+			for pong.Load() < i {
+				require.NoError(t, wait(back, context.Background(), func() bool { return pong.Load() < i }))
+			}
 		}
 	})
-	for i := int64(1); i <= rounds; i++ {
-		ping.Store(i)
-		there.Signal()
-		for pong.Load() < i {
-			require.NoError(t, back.Wait(context.Background(), func() bool { return pong.Load() < i }))
-		}
-	}
 }
 
 func TestAContextEndsTheWait(t *testing.T) {
-	e := newEvent(t)
-	for range 50 {
-		ctx, cancel := context.WithCancel(context.Background())
-		var err error
-		for err == nil { // what was signalled before may end a wait
-			err = e.Wait(ctx, func() bool {
-				go cancel()
-				return true
-			})
+	bothWays(t, func(t *testing.T, wait way) {
+		e := newEvent(t)
+		for range 50 {
+			ctx, cancel := context.WithCancel(context.Background())
+			var err error
+			for err == nil { // what was signalled before may end a wait
+				err = wait(e, ctx, func() bool {
+					go cancel()
+					return true
+				})
+			}
+			require.ErrorIs(t, err, context.Canceled)
+			// The ended context is not the next wait's.
+			ctx, cancel = context.WithCancel(context.Background())
+			require.NoError(t, wait(e, ctx, func() bool { go e.Signal(); return true }))
+			cancel()
+			require.ErrorIs(t, wait(e, ctx, idle), context.Canceled)
 		}
-		require.ErrorIs(t, err, context.Canceled)
-		// The ended context is not the next wait's.
-		ctx, cancel = context.WithCancel(context.Background())
-		require.NoError(t, e.Wait(ctx, func() bool { go e.Signal(); return true }))
-		cancel()
-		require.ErrorIs(t, e.Wait(ctx, idle), context.Canceled)
-	}
+	})
 }
 
 func TestCloseEndsTheWait(t *testing.T) {
-	e := newEvent(t)
-	err := e.Wait(context.Background(), func() bool {
-		go func() { _ = e.Close() }()
-		return true
+	bothWays(t, func(t *testing.T, wait way) {
+		e := newEvent(t)
+		err := wait(e, context.Background(), func() bool {
+			go func() { _ = e.Close() }()
+			return true
+		})
+		require.ErrorIs(t, err, os.ErrClosed)
+		require.ErrorIs(t, wait(e, context.Background(), idle), os.ErrClosed)
 	})
-	require.ErrorIs(t, err, os.ErrClosed)
-	require.ErrorIs(t, e.Wait(context.Background(), idle), os.ErrClosed)
 }
 
 func TestTheKernelCanSignalIt(t *testing.T) {
-	e := newEvent(t)
-	err := e.Wait(context.Background(), func() bool {
-		go func() { _, _ = unix.Write(e.FD(), []byte{1, 0, 0, 0, 0, 0, 0, 0}) }()
-		return true
+	bothWays(t, func(t *testing.T, wait way) {
+		e := newEvent(t)
+		err := wait(e, context.Background(), func() bool {
+			go func() { _, _ = unix.Write(e.FD(), []byte{1, 0, 0, 0, 0, 0, 0, 0}) }()
+			return true
+		})
+		require.NoError(t, err)
 	})
-	require.NoError(t, err)
 }
 
-func TestWaitForAnotherDescriptor(t *testing.T) {
+func TestBlockForAnotherDescriptor(t *testing.T) {
 	e := newEvent(t)
 	var pipe [2]int
 	require.NoError(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
@@ -113,35 +142,42 @@ func TestWaitForAnotherDescriptor(t *testing.T) {
 	defer unix.Close(pipe[1]) //nolint:errcheck // of the test
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(time.Millisecond, e.Signal)
-	require.NoError(t, e.WaitFor(ctx, pipe[0]), "a signal")
+	require.NoError(t, e.BlockFor(ctx, pipe[0]), "a signal")
 	time.AfterFunc(time.Millisecond, func() { _, _ = unix.Write(pipe[1], []byte{1}) })
-	require.NoError(t, e.WaitFor(ctx, pipe[0]), "something to read")
-	require.NoError(t, e.WaitFor(ctx, pipe[0]), "that is still there")
+	require.NoError(t, e.BlockFor(ctx, pipe[0]), "something to read")
+	require.NoError(t, e.BlockFor(ctx, pipe[0]), "that is still there")
 	var b [1]byte
 	_, err := unix.Read(pipe[0], b[:])
 	require.NoError(t, err)
 	time.AfterFunc(time.Millisecond, cancel)
-	require.ErrorIs(t, e.WaitFor(ctx, pipe[0]), context.Canceled)
+	require.ErrorIs(t, e.BlockFor(ctx, pipe[0]), context.Canceled)
 	time.AfterFunc(time.Millisecond, func() { _ = e.Close() })
-	require.ErrorIs(t, e.WaitFor(t.Context(), pipe[0]), os.ErrClosed)
+	require.ErrorIs(t, e.BlockFor(t.Context(), pipe[0]), os.ErrClosed)
 	require.ErrorIs(t, e.Close(), os.ErrClosed)
 }
 
 func TestNothingIsAllocatedForAWait(t *testing.T) {
-	e := newEvent(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	signal := func() bool { e.Signal(); return true }
-	require.NoError(t, e.Wait(ctx, signal))
-	require.Zero(t, testing.AllocsPerRun(100, func() {
-		if err := e.Wait(ctx, signal); err != nil {
-			panic(err)
-		}
-	}))
+	bothWays(t, func(t *testing.T, wait way) {
+		e := newEvent(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		signal := func() bool { e.Signal(); return true }
+		require.NoError(t, wait(e, ctx, signal))
+		require.Zero(t, testing.AllocsPerRun(100, func() {
+			if err := wait(e, ctx, signal); err != nil {
+				panic(err)
+			}
+		}))
+	})
 }
 
 // BenchmarkRoundTrip is two goroutines that wake each other in turn.
 func BenchmarkRoundTrip(b *testing.B) {
+	b.Run("Wait", func(b *testing.B) { roundTrips(b, (*eventfd.Event).Wait) })
+	b.Run("Block", func(b *testing.B) { roundTrips(b, (*eventfd.Event).Block) })
+}
+
+func roundTrips(b *testing.B, wait way) {
 	there, back := newEvent(b), newEvent(b)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	var ping, pong atomic.Int64
@@ -150,7 +186,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		defer close(done)
 		for i := int64(1); ; i++ {
 			for ping.Load() < i {
-				if there.Wait(ctx, func() bool { return ping.Load() < i }) != nil {
+				if wait(there, ctx, func() bool { return ping.Load() < i }) != nil {
 					return
 				}
 			}
@@ -162,7 +198,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		ping.Store(i)
 		there.Signal()
 		for pong.Load() < i {
-			if err := back.Wait(ctx, func() bool { return pong.Load() < i }); err != nil {
+			if err := wait(back, ctx, func() bool { return pong.Load() < i }); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -55,7 +55,7 @@ func newQueue(fd int) (*queue, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	q := &queue{file: file, raw: raw, event: event}
-	q.poll = func(fd uintptr) { q.waited = q.event.WaitFor(q.ctx, int(fd)) }
+	q.poll = func(fd uintptr) { q.waited = q.event.BlockFor(q.ctx, int(fd)) }
 	q.readv = func(fd uintptr) { q.in.n, q.in.err = q.in.vector.call(unix.SYS_READV, fd) }
 	q.writev = func(fd uintptr) { q.out.n, q.out.err = q.out.vector.call(unix.SYS_WRITEV, fd) }
 	return q, nil

@@ -65,7 +65,7 @@ func Open(name string, queues, mtu int) (*Link, error) {
 		return nil, errors.Join(fmt.Errorf("%w %s: %w", ErrTap, l.name, err), l.Close())
 	}
 	all := ethernet.Checksum | ethernet.TSO4 | ethernet.TSO6 | ethernet.ECN
-	l.info = ethernet.Info{MTU: mtu, Queues: queues, Takes: all, Gives: all, Sleeps: true}
+	l.info = ethernet.Info{MTU: mtu, Queues: queues, Takes: all, Gives: all, Threads: true}
 	return l, nil
 }
 

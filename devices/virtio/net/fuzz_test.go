@@ -171,3 +171,5 @@ func (k noMore) Wait(ctx context.Context, idle func() bool) error {
 	}
 	return ctx.Err()
 }
+
+func (k noMore) Block(ctx context.Context, idle func() bool) error { return k.Wait(ctx, idle) }

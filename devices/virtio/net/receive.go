@@ -51,7 +51,7 @@ func newReceiver(d *Device, s *virtio.Session, q *queue.Queue, lane ethernet.Que
 func (r *receiver) serve(ctx context.Context) error {
 	defer r.release()
 	var thread *pace.Pace
-	if r.d.info.Sleeps {
+	if r.d.info.Threads {
 		thread = pace.Own()
 		defer thread.Release()
 	}

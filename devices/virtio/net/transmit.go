@@ -30,9 +30,11 @@ func newTransmitter(d *Device, s *virtio.Session, q *queue.Queue, lane ethernet.
 }
 
 func (t *transmitter) serve(ctx context.Context) error {
-	thread := pace.Own()
-	defer thread.Release()
-	t.q.SetPace(thread)
+	if t.d.info.Threads {
+		thread := pace.Own()
+		defer thread.Release()
+		t.q.SetPace(thread)
+	}
 	for n := 1; ; n++ {
 		c, err := t.q.Take(ctx)
 		if err != nil {

@@ -40,9 +40,11 @@ type Memory interface {
 // Wait calls idle once when it is ready to hear of notifications. If that
 // returns false, so does Wait, at once. Else it returns after the next
 // notification, or when ctx ends, with its error. It may return early for no
-// reason. Only one Wait runs at a time.
+// reason. Only one Wait or Block runs at a time. Block is Wait for a goroutine that
+// has its thread to itself.
 type Kick interface {
 	Wait(ctx context.Context, idle func() bool) error
+	Block(ctx context.Context, idle func() bool) error
 }
 
 // An Interrupt tells the driver something. Signal may be called from any
@@ -51,8 +53,8 @@ type Interrupt interface {
 	Signal()
 }
 
-// A Pace hears when the queue's goroutine takes a chain, and when it is about to
-// sleep for want of one.
+// A Pace is of a goroutine that has its thread to itself. It hears when that takes
+// a chain, and when it is about to sleep for want of one.
 type Pace interface {
 	Took()
 	Rest()
@@ -166,7 +168,8 @@ func (q *Queue) State() State {
 	return s
 }
 
-// SetPace has p hear of what the queue's goroutine does.
+// SetPace says that the queue's goroutine has its thread to itself, and who hears of
+// what it does.
 func (q *Queue) SetPace(p Pace) { q.pace = p }
 
 // Size is the number of descriptors.
@@ -298,16 +301,21 @@ func (q *Queue) Wait(ctx context.Context) error {
 	if q.failed != nil || q.seen != q.nextAvail {
 		return ctx.Err()
 	}
-	if q.pace != nil {
-		q.pace.Rest()
-	}
-	err := q.kick.Wait(ctx, q.isIdle)
+	err := q.sleep(ctx)
 	if !q.features.EventIdx {
 		q.used.store(ringFlags, usedNoNotify)
 	}
 	// With EVENT_IDX there is nothing to undo: the driver notifies once, when its
 	// index passes the event.
 	return err
+}
+
+func (q *Queue) sleep(ctx context.Context) error {
+	if q.pace == nil {
+		return q.kick.Wait(ctx, q.isIdle)
+	}
+	q.pace.Rest()
+	return q.kick.Block(ctx, q.isIdle)
 }
 
 // idle asks the driver for notifications, and then looks again, because it may

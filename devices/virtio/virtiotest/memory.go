@@ -111,6 +111,9 @@ func (s *Signal) Wait(ctx context.Context, idle func() bool) error {
 	}
 }
 
+// Block implements queue.Kick.
+func (s *Signal) Block(ctx context.Context, idle func() bool) error { return s.Wait(ctx, idle) }
+
 // C has a token after a Signal.
 func (s *Signal) C() <-chan struct{} { return s.c }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 
-	"github.com/huskvm/husk/devices/pace"
 	"github.com/huskvm/husk/devices/virtio/queue"
 )
 
@@ -16,9 +15,6 @@ const flushEvery = 16
 // receive takes the packets that the guest sends: it serves the tx queue. It
 // waits for nobody but the guest.
 func (d *Device) receive(ctx context.Context, q *queue.Queue, log *slog.Logger) error {
-	thread := pace.Own()
-	defer thread.Release()
-	q.SetPace(thread)
 	for n := 1; ; n++ {
 		c, err := q.Take(ctx)
 		if err != nil {
