@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/devices"
-	"github.com/huskvm/husk/devices/pace"
 	"github.com/huskvm/husk/kvm"
 )
 
@@ -71,8 +71,8 @@ func (c *vcpu) post(f func(context.Context)) bool {
 
 // loop runs the vCPU until ctx ends. It owns the calling goroutine's thread.
 func (c *vcpu) loop(ctx context.Context) {
-	thread := pace.Own()
-	defer thread.Release()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	defer close(c.done)
 	c.tid.Store(int32(unix.Gettid()))
 	defer c.tid.Store(0)
@@ -91,7 +91,6 @@ func (c *vcpu) loop(ctx context.Context) {
 			continue
 		}
 		c.handle(exit)
-		thread.Breathe()
 	}
 }
 

@@ -43,7 +43,7 @@ type Pace struct {
 	start               time.Time
 }
 
-// Own binds the calling goroutine to its thread and returns the thread's Pace. All
+// Own gives the calling goroutine a thread to itself and returns the thread's Pace. All
 // methods belong to that goroutine, which calls Release at its end. It is for
 // goroutines that sleep in system calls: to wake one of its own by a channel takes
 // the runtime two switches of threads.
@@ -82,10 +82,18 @@ func (p *Pace) Took() {
 // Breathe lets the runtime see that the thread is alive: see breath. Took does
 // it, too.
 func (p *Pace) Breathe() {
-	if p.now = time.Since(p.start); p.now >= p.breathe {
-		p.breathe = p.now + breath
-		runtime.Gosched()
+	if p.now = time.Since(p.start); p.now < p.breathe {
+		return
 	}
+	p.breathe = p.now + breath
+	if p.patient { // on no other thread
+		runtime.Gosched()
+		return
+	}
+	// For a goroutine that is not bound it takes a few switches of threads less.
+	runtime.UnlockOSThread()
+	runtime.Gosched()
+	runtime.LockOSThread()
 }
 
 // Rest notes that the thread has nothing more to do, and is about to sleep.
