@@ -111,6 +111,28 @@ func TestAContextEndsTheWait(t *testing.T) {
 	})
 }
 
+// lateEnd is a context that ends when it was looked at once.
+type lateEnd struct {
+	context.Context
+	looks int
+}
+
+func (c *lateEnd) Err() error {
+	if c.looks++; c.looks > 1 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestAnEndBeforeThePollerListens comes with a signal that it does not hear of.
+func TestAnEndBeforeThePollerListens(t *testing.T) {
+	e := newEvent(t)
+	asked := false
+	err := e.Wait(&lateEnd{Context: context.Background()}, func() bool { asked = true; return true })
+	require.ErrorIs(t, err, context.Canceled)
+	require.False(t, asked)
+}
+
 func TestCloseEndsTheWait(t *testing.T) {
 	bothWays(t, func(t *testing.T, wait way) {
 		e := newEvent(t)

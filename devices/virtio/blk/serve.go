@@ -144,8 +144,8 @@ func (s *server) doHere(r *request) {
 	case over:
 		s.next = handOver
 	}
-	if s.unshown == burst || waiting && s.handing > 0 {
-		s.show() // else Take does, if it waits
+	if s.unshown == burst {
+		s.show() // else Take does where it waits, and serve before it hands over
 	}
 }
 

@@ -3,6 +3,7 @@ package blk
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -123,6 +124,39 @@ func TestTwoRequestsAtATimeAreBothUnderWay(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// serverOf is a server that nobody has started, and the driver's side of its queue.
+func serverOf(t *testing.T, disk Disk) (*server, *virtiotest.Ring) {
+	t.Helper()
+	dev, err := New(Config{Disk: disk, Size: 1 << 20})
+	require.NoError(t, err)
+	mem := virtiotest.NewMemory(1<<32, 16<<20)
+	r := virtiotest.NewRing(mem, queueSize, queue.Features{})
+	q, err := queue.New(r.State, queue.Features{}, mem, r.Kick, r.Interrupt)
+	require.NoError(t, err)
+	return newServer(dev, q, slog.New(slog.DiscardHandler)), r
+}
+
+// TestTrialsGrow as long as the thread does not sleep in what it does.
+func TestTrialsGrow(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	napped := func() (slow bool) {
+		tr := trial{length: 1}
+		tr.begin()
+		time.Sleep(time.Millisecond)
+		slow, _ = tr.went(true)
+		return slow
+	}
+	require.True(t, napped())
+	tr := trial{length: longestTrial / 2, begun: true, done: longestTrial/2 - 1, sleeps: threadSleeps() + 1<<30}
+	for range 2 {
+		_, over := tr.went(true)
+		require.True(t, over)
+		require.Equal(t, longestTrial, tr.length)
+		tr.done, tr.sleeps = longestTrial-1, threadSleeps()+1<<30 // whatever else the thread does
+	}
+}
+
 // TestQuickDisksNeedNoWorkers: on one that is quick, what comes behind the first
 // requests is done one by one; a slow one gets all of them at a time.
 func TestQuickDisksNeedNoWorkers(t *testing.T) {
@@ -132,13 +166,7 @@ func TestQuickDisksNeedNoWorkers(t *testing.T) {
 		want bool // requests are done where they are taken, in the end
 	}{{"quick", nullDisk{}, true}, {"slow", sleepyDisk{}, false}} {
 		t.Run(c.name, func(t *testing.T) {
-			dev, err := New(Config{Disk: c.disk, Size: 1 << 20})
-			require.NoError(t, err)
-			mem := virtiotest.NewMemory(1<<32, 16<<20)
-			r := virtiotest.NewRing(mem, queueSize, queue.Features{})
-			q, err := queue.New(r.State, queue.Features{}, mem, r.Kick, r.Interrupt)
-			require.NoError(t, err)
-			s := newServer(dev, q, slog.New(slog.DiscardHandler))
+			s, r := serverOf(t, c.disk)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- s.serve(ctx) }()
@@ -162,13 +190,7 @@ func TestQuickDisksNeedNoWorkers(t *testing.T) {
 
 // TestLongRequestsThatWaitGoToWorkers even where the disk is quick.
 func TestLongRequestsThatWaitGoToWorkers(t *testing.T) {
-	dev, err := New(Config{Disk: nullDisk{}, Size: 1 << 20})
-	require.NoError(t, err)
-	mem := virtiotest.NewMemory(1<<32, 16<<20)
-	r := virtiotest.NewRing(mem, queueSize, queue.Features{})
-	q, err := queue.New(r.State, queue.Features{}, mem, r.Kick, r.Interrupt)
-	require.NoError(t, err)
-	s := newServer(dev, q, slog.New(slog.DiscardHandler))
+	s, r := serverOf(t, nullDisk{})
 	s.handing = 0
 	long := &request{kind: typeIn, room: small + sectorSize}
 	require.True(t, s.here(long), "nothing waits for it")

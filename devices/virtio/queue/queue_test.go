@@ -353,6 +353,31 @@ func TestTakeEndsThoughThereIsWork(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// ways counts how a queue waits, and what its pace hears.
+type ways struct{ waited, blocked, took, rests int }
+
+func (w *ways) Wait(context.Context, func() bool) error  { w.waited++; return context.Canceled }
+func (w *ways) Block(context.Context, func() bool) error { w.blocked++; return context.Canceled }
+func (w *ways) Took()                                    { w.took++ }
+func (w *ways) Rest()                                    { w.rests++ }
+
+// TestWhoHasAThreadBlocksIt and hears of what it does.
+func TestWhoHasAThreadBlocksIt(t *testing.T) {
+	mem := virtiotest.NewMemory(ram, 1<<20)
+	r := virtiotest.NewRing(mem, 4, queue.Features{})
+	var w ways
+	q, err := queue.New(r.State, queue.Features{}, mem, &w, r.Interrupt)
+	require.NoError(t, err)
+	require.ErrorIs(t, q.Wait(timeout(t)), context.Canceled)
+	require.Equal(t, ways{waited: 1}, w)
+	q.SetPace(&w)
+	r.Add(virtiotest.In(1))
+	r.Publish()
+	q.Push(next(t, q), 0)
+	require.ErrorIs(t, q.Wait(timeout(t)), context.Canceled)
+	require.Equal(t, ways{waited: 1, blocked: 1, took: 1, rests: 1}, w)
+}
+
 func TestNothingIsAllocatedForARequest(t *testing.T) {
 	forAll(t, func(t *testing.T, f queue.Features) {
 		r, q, _ := pair(t, 8, f)
