@@ -81,7 +81,7 @@ func hasPVH(elf []byte) bool {
 
 // writeInitrd writes the initramfs with the kernel's modules.
 func (o Options) writeInitrd(w io.Writer) error {
-	tree, err := modules.For(o.Kernel)
+	tree, err := modules.For(o.Kernel, "")
 	if err != nil {
 		return err
 	}
