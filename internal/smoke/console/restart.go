@@ -1,7 +1,7 @@
 package console
 
 import (
-	"regexp"
+	"strings"
 	"time"
 )
 
@@ -18,11 +18,18 @@ type Restart struct {
 // disorder is by how much the stamps of several processors may go back.
 const disorder = 100 * time.Millisecond
 
+// What lines begin with that the kernel prints when it ends, and that are printed
+// before it starts.
 var (
-	kernelEnd = regexp.MustCompile(`^(?:reboot: (?:Restarting system|machine restart)|Kernel panic - not syncing|Rebooting in \d+ seconds` +
-		`|(?:kexec(?:_core)?: )?Starting new kernel|sysrq: (?:SysRq : )?Resetting)`)
-	kernelStart = regexp.MustCompile(`^Linux version \d`)
-	beforeStart = regexp.MustCompile(`^(?:Decompressing Linux|EFI stub: |early console in (?:extract|decompress)_kernel|SeaBIOS \(|BdsDxe: (?:loading|starting) )`)
+	kernelEnds = []string{
+		"reboot: Restarting system", "reboot: machine restart", "Kernel panic - not syncing", "Rebooting in ",
+		"kexec_core: Starting new kernel", "kexec: Starting new kernel", "Starting new kernel",
+		"sysrq: Resetting", "sysrq: SysRq : Resetting",
+	}
+	beforeStart = []string{
+		"Decompressing Linux", "EFI stub: ", "early console in extract_kernel", "early console in decompress_kernel",
+		"SeaBIOS (", "BdsDxe: loading ", "BdsDxe: starting ",
+	}
 )
 
 // Line tells whether the line is the first of another start.
@@ -31,8 +38,8 @@ func (r *Restart) Line(l Line) bool {
 	if _, s, rest, ok := FindStamp(text); ok {
 		l.Kernel, text = s.Kernel, rest
 	}
-	before := beforeStart.MatchString(text)
-	first := kernelStart.MatchString(text)
+	before := beginsWith(text, beforeStart)
+	first := strings.HasPrefix(text, "Linux version ")
 	again := r.lived && (before || r.down && (first || l.Kernel >= 0 && l.Kernel+disorder < r.last))
 	if again {
 		*r = Restart{}
@@ -40,8 +47,17 @@ func (r *Restart) Line(l Line) bool {
 	if l.Kernel >= 0 || first {
 		r.lived, r.last = true, l.Kernel
 	}
-	if kernelEnd.MatchString(text) {
+	if beginsWith(text, kernelEnds) {
 		r.lived, r.down = true, true
 	}
 	return again
+}
+
+func beginsWith(text string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(text, p) {
+			return true
+		}
+	}
+	return false
 }

@@ -53,7 +53,7 @@ var rules = []rule{
 	{kind: NoRoot, has: "does not exist", shape: shape(`ALERT! +\S+ does not exist\. +Dropping to a shell!|dracut[\w-]*\[\d+\]: Warning: "?/dev/\S+ does not exist`)},
 
 	// mm/oom_kill.c
-	{kind: OutOfMemory, has: "invoked oom-killer: ", shape: shape(`.+ invoked oom-killer: gfp_mask=`), ends: oomKilled},
+	{kind: OutOfMemory, has: "invoked oom-killer: ", shape: shape(`.{0,15} invoked oom-killer: gfp_mask=`), ends: oomKilled},
 	{kind: OutOfMemory, has: "ut of memory", shape: shape(`(?:Out of memory|Memory cgroup out of memory)(?: \(\w+\))?: Kill(?:ed)? process \d+`), ends: oomKilled},
 
 	// mm/kasan/report.c, kernel/kcsan/report.c, mm/kmsan/report.c, mm/kfence/report.c,
@@ -126,9 +126,8 @@ func isEquals(text string) bool {
 }
 
 var (
-	diedLine   = regexp.MustCompile(`^` + header)
-	oomLine    = regexp.MustCompile(`Kill(?:ed)? process \d+`)
-	panicLines = regexp.MustCompile(`^(?:---\[ end Kernel panic|Rebooting in \d+ seconds)`)
+	diedLine = regexp.MustCompile(`^` + header)
+	oomLine  = regexp.MustCompile(`Kill(?:ed)? process \d+`)
 	// dumpLine is a line that belongs to a report: what a dump indents, and what its
 	// lines begin with.
 	dumpLine = regexp.MustCompile(`^(?:$|[ \t]|=====|-----|---\[|->|>?[0-9a-f]{8,16}:` +

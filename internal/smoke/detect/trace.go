@@ -101,11 +101,11 @@ func markerOf(text string) marker {
 	switch {
 	case strings.HasPrefix(text, "---[ end trace"):
 		return endTrace
-	case panicLines.MatchString(text):
+	case strings.HasPrefix(text, "---[ end Kernel panic"), strings.HasPrefix(text, "Rebooting in "):
 		return endPanic
 	case isEquals(text):
 		return equals
-	case oomLine.MatchString(text):
+	case strings.Contains(text, "Kill") && oomLine.MatchString(text):
 		return oomKilled
 	}
 	return noMarker
