@@ -127,9 +127,9 @@ func (m *Image) Section(name string) (data []byte, addr uint64) {
 	return m.Bytes(h.Addr, h.Size), h.Addr
 }
 
-// isCode tells whether addr can be executed. Since 7.0 the code of the kernel's start
+// IsCode tells whether addr can be executed. Since 7.0 the code of the kernel's start
 // is in a segment that does not say so, only its section does.
-func (m *Image) isCode(addr uint64) bool {
+func (m *Image) IsCode(addr uint64) bool {
 	for _, c := range m.code {
 		if addr-c.addr < c.size {
 			return true

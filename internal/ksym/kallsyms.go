@@ -318,7 +318,7 @@ func (m *Image) proves(symbols []Symbol) bool {
 		}
 		if s.Type|0x20 == 't' {
 			code++
-			if m.isCode(s.Addr) {
+			if m.IsCode(s.Addr) {
 				inside++
 			}
 		}

@@ -15,6 +15,9 @@ import (
 func TestDistributionKernels(t *testing.T) {
 	for _, flavour := range []string{"cloud", "generic"} {
 		t.Run(flavour, func(t *testing.T) {
+			if testing.Short() {
+				t.Skip("it unpacks a whole kernel")
+			}
 			image, err := os.ReadFile("../../build/kernels/" + flavour + "/vmlinuz")
 			if os.IsNotExist(err) {
 				t.Skip("no kernel is there; make kernels fetches it")
