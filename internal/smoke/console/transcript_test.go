@@ -50,36 +50,37 @@ func TestRaw(t *testing.T) {
 	}
 }
 
-// TestBounds has a guest print much more than is kept.
+// TestBounds has a guest print much more than is kept: here that is less.
 func TestBounds(t *testing.T) {
+	const head, tail, count = 4 << 10, 12 << 10, 2000
 	tr := New()
+	tr.raw = kept{headMax: head, tailMax: tail}
+	tr.lines = lineList{headMax: head, tailMax: tail}
+	tr.window.max = tail
 	lines := 0
 	tr.Watch(func(Line) { lines++ })
 	cursor := tr.Cursor()
-	line := bytes.Repeat([]byte("x"), 99)
-	block := bytes.Repeat(append(line, '\n'), 10_000)
-	for range 20 {
-		tr.Add(0, block)
+	for i := range count / 10 {
+		tr.Add(time.Duration(i)*time.Second, bytes.Repeat([]byte(strings.Repeat("x", 99)+"\n"), 10))
 	}
-	tr.Add(0, []byte("the end\n"))
+	tr.Add(time.Hour, []byte("the end\n"))
 	raw := tr.Raw()
-	marker := fmt.Sprintf("\n… %d bytes left out …\n", 20_000_008-rawHead-rawTail)
-	if len(raw) != rawHead+rawTail+len(marker) || !bytes.Contains(raw, []byte(marker)) || !bytes.HasSuffix(raw, []byte("the end\n")) {
-		t.Errorf("%d bytes, want %d", len(raw), rawHead+rawTail+len(marker))
+	marker := fmt.Sprintf("\n… %d bytes left out …\n", 100*count+8-head-tail)
+	if len(raw) != head+tail+len(marker) || !bytes.Contains(raw, []byte(marker)) || !bytes.HasSuffix(raw, []byte("x\nthe end\n")) {
+		t.Errorf("%d bytes, want %d", len(raw), head+tail+len(marker))
 	}
-	kept := tr.Lines()
-	if lines != 200_001 || len(kept) > (lineHead+lineTail)/(99+lineCost)+2 || kept[len(kept)-1].Text != "the end" {
-		t.Errorf("watched %d lines, kept %d", lines, len(kept))
+	all := tr.Lines()
+	if lines != count+1 || len(all) > (head+tail)/(99+lineCost)+2 || all[len(all)-1].Text != "the end" {
+		t.Errorf("watched %d lines, kept %d", lines, len(all))
 	}
-	left := 200_001 - len(kept) + 1
-	if i := lineHead / (99 + lineCost); kept[i].Text != fmt.Sprintf("… %d lines left out …", left) {
-		t.Errorf("%+v", kept[i])
+	if i := head / (99 + lineCost); all[i].Text != fmt.Sprintf("… %d lines left out …", count+1-len(all)+1) {
+		t.Errorf("%+v", all[i])
 	}
-	if n := len(tr.window.text); n > 2*windowSize {
-		t.Errorf("window of %d bytes", n)
+	if n, m := len(tr.window.text), len(tr.window.times); n > 2*tail || m > 2*tail/1000+2 {
+		t.Errorf("window of %d bytes, %d moments", n, m)
 	}
-	// One who comes late still finds the end.
-	if m, err := cursor.Expect(t.Context(), pattern(t, "the end")); err != nil || m.Start != 20_000_000 {
+	// One who comes late still finds the end, and when it came.
+	if m, err := cursor.Expect(t.Context(), pattern(t, "the end")); err != nil || m.Start != 100*count || m.At != time.Hour {
 		t.Errorf("%+v, %v", m, err)
 	}
 }
