@@ -12,7 +12,8 @@ const (
 	toldConsole  = 30  // lines, the last
 	toldTrace    = 100 // lines, the first
 	toldSubtests = 20
-	toldDetail   = 10 // lines of a subtest
+	toldDetail   = 10  // lines of a subtest
+	toldLine     = 500 // bytes of a line
 )
 
 // explain says why an attempt failed, as lines of visible text, the reason first:
@@ -57,7 +58,7 @@ func (e *explanation) add(lines ...string) { e.lines = append(e.lines, lines...)
 func (e *explanation) block(title string, lines []string) {
 	e.add(title)
 	for _, line := range lines {
-		e.add("  | " + visible(strings.TrimRight(line, "\r\n")))
+		e.add("  | " + visible(cut(strings.TrimRight(line, "\r\n"))))
 	}
 }
 
@@ -141,6 +142,7 @@ func (e *explanation) console(lines []result.Line) {
 	}
 	e.add("on the console" + tail(len(lines)))
 	for _, l := range lines[max(0, len(lines)-toldConsole):] {
+		l.Text = cut(l.Text)
 		e.add("  " + consoleLine(l))
 	}
 }
@@ -166,4 +168,12 @@ func tail(n int) string {
 		return fmt.Sprintf(", the last %d of %d lines:", toldConsole, n)
 	}
 	return ":"
+}
+
+// cut is the beginning of a line that is too long to be told.
+func cut(line string) string {
+	if len(line) <= toldLine {
+		return line
+	}
+	return strings.ToValidUTF8(line[:toldLine], "") + "…"
 }
