@@ -32,6 +32,7 @@ type document struct {
 	over   bool // all that was planned has been seen
 	result bool // the last line was a result, which a YAML block may follow
 	yaml   int  // lines of a block so far; 0 outside of one
+	indent int  // of that block
 }
 
 // newDocument begins with a version line, or with "# Subtest", which it does not
@@ -80,7 +81,7 @@ func (d *document) take(it item, at time.Duration) {
 		d.takeBailOut(it)
 	default:
 		if l := d.top(); behindResult && it.kind == other && strings.TrimSpace(it.text) == "---" && it.depth >= l.depth+2 {
-			d.yaml = 1
+			d.yaml, d.indent = 1, it.depth
 			return
 		}
 		d.takeNote(it)
@@ -338,14 +339,15 @@ func (d *document) takeNote(it item) {
 func (d *document) takeYAML(it item) bool {
 	l := d.top()
 	text := strings.TrimSpace(it.text)
-	if it.kind == test && it.depth <= l.depth || it.kind == header || text == "..." || d.yaml > maxNotes {
+	end := text == "..." && it.depth <= d.indent
+	if end || it.kind == test && it.depth <= l.depth || it.kind == header || d.yaml > maxNotes {
 		d.yaml = 0
-		return text == "..."
+		return end
 	}
 	d.yaml++
 	if last := len(l.tests) - 1; last >= 0 && it.kind == other && !d.out.crowded(len(text)) {
 		t := &l.tests[last]
-		line := strings.TrimPrefix(it.text, strings.Repeat(" ", l.depth+2))
+		line := strings.TrimPrefix(it.text, strings.Repeat(" ", d.indent))
 		t.Detail = strings.TrimPrefix(t.Detail+"\n"+cut(line, maxNote), "\n")
 	}
 	return true

@@ -21,7 +21,7 @@ import (
 
 // What a guest may make this package keep.
 const (
-	maxLine     = 1024 // bytes that are looked at
+	maxLine     = 4096 // bytes that are looked at
 	maxQuoting  = 8    // "# " in front of one another
 	maxTests    = 50_000
 	maxName     = 512     // bytes of a test's name, with its suites'

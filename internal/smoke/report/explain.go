@@ -12,7 +12,8 @@ const (
 	toldConsole  = 30  // lines, the last
 	toldTrace    = 100 // lines, the first
 	toldSubtests = 20
-	toldDetail   = 10 // lines of a subtest
+	toldDetail   = 10  // lines of a subtest
+	toldLine     = 500 // bytes of a line
 )
 
 // explain says why an attempt failed, as lines of visible text, the reason first:
@@ -51,11 +52,13 @@ type explanation struct{ lines []string }
 
 func (e *explanation) add(lines ...string) { e.lines = append(e.lines, lines...) }
 
-// block adds lines under a title.
+// block adds a guest's lines under a title. What stands in front of them keeps a
+// guest from commands to GitHub's runners, which are lines that begin with "::",
+// indented or not.
 func (e *explanation) block(title string, lines []string) {
 	e.add(title)
 	for _, line := range lines {
-		e.add("  " + visible(strings.TrimRight(line, "\r\n")))
+		e.add("  | " + visible(cut(strings.TrimRight(line, "\r\n"))))
 	}
 }
 
@@ -87,7 +90,7 @@ func (e *explanation) step(n, of int, s *result.Step) {
 	} {
 		if out.text != "" {
 			lines := strings.Split(strings.TrimRight(out.text, "\n"), "\n")
-			e.block("  "+out.name+tail(len(lines)), indented(lines[max(0, len(lines)-toldConsole):]))
+			e.block("  "+out.name+tail(len(lines)), lines[max(0, len(lines)-toldConsole):])
 		}
 	}
 }
@@ -102,11 +105,11 @@ func (e *explanation) subtests(a *result.Attempt) {
 		if bad++; bad > toldSubtests {
 			continue
 		}
-		e.add("the guest's test failed: " + oneLine(s.Name))
+		var lines []string
 		if s.Detail != "" {
-			lines := strings.Split(s.Detail, "\n")
-			e.add(indented(visibles(lines[:min(len(lines), toldDetail)]))...)
+			lines = strings.Split(s.Detail, "\n")
 		}
+		e.block("the guest's test failed: "+oneLine(s.Name), lines[:min(len(lines), toldDetail)])
 	}
 	if more := bad - toldSubtests; more > 0 {
 		e.add(fmt.Sprintf("and %d more of the guest's tests", more))
@@ -139,6 +142,7 @@ func (e *explanation) console(lines []result.Line) {
 	}
 	e.add("on the console" + tail(len(lines)))
 	for _, l := range lines[max(0, len(lines)-toldConsole):] {
+		l.Text = cut(l.Text)
 		e.add("  " + consoleLine(l))
 	}
 }
@@ -166,18 +170,10 @@ func tail(n int) string {
 	return ":"
 }
 
-func indented(lines []string) []string {
-	out := make([]string, len(lines))
-	for i, l := range lines {
-		out[i] = "  " + l
+// cut is the beginning of a line that is too long to be told.
+func cut(line string) string {
+	if len(line) <= toldLine {
+		return line
 	}
-	return out
-}
-
-func visibles(lines []string) []string {
-	out := make([]string, len(lines))
-	for i, l := range lines {
-		out[i] = visible(strings.TrimRight(l, "\r"))
-	}
-	return out
+	return strings.ToValidUTF8(line[:toldLine], "") + "…"
 }

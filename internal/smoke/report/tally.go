@@ -67,6 +67,15 @@ func (t *tally) end() string {
 
 // summary is as "20 cases in 64.1 s: 17 pass (1 flaky), 1 detected, 2 hang".
 func (t *tally) summary() string {
+	s := fmt.Sprintf("%s in %s", plural(max(t.done, t.opts.Cases), "case"), short(time.Since(t.begun)))
+	if v := t.verdicts(); v != "" {
+		s += ": " + v
+	}
+	return s
+}
+
+// verdicts counts them, those that there are.
+func (t *tally) verdicts() string {
 	var parts []string
 	for _, v := range verdicts {
 		n := t.counts[v]
@@ -82,11 +91,7 @@ func (t *tally) summary() string {
 	if missing := t.opts.Cases - t.done; missing > 0 {
 		parts = append(parts, fmt.Sprintf("%d not run", missing))
 	}
-	s := fmt.Sprintf("%s in %s", plural(max(t.done, t.opts.Cases), "case"), short(time.Since(t.begun)))
-	if len(parts) > 0 {
-		s += ": " + strings.Join(parts, ", ")
-	}
-	return s
+	return strings.Join(parts, ", ")
 }
 
 // A painter writes about cases, in colour or not.

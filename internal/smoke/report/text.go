@@ -56,6 +56,15 @@ func oneLine(s string) string {
 	return visible(strings.Join(strings.Fields(s), " "))
 }
 
+// shorten cuts s to n characters, and shows that.
+func shorten(s string, n int) string {
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	r := []rune(s)
+	return string(r[:n-1]) + "…"
+}
+
 // short is a time as people want it: three digits, and a unit.
 func short(d time.Duration) string {
 	switch s := d.Seconds(); {
