@@ -83,6 +83,15 @@ func OpenFS(fsys fs.FS, root string) (*Tree, error) {
 	return t, nil
 }
 
+// IsTree tells whether fsys is what OpenFS wants, by the list of what is built in.
+func IsTree(fsys fs.FS) (bool, error) {
+	_, err := fs.Stat(fsys, builtinList)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // readDeps reads modules.dep: "path: path path…", where what a module needs
 // stands in the reverse of the order to load it in (depmod(8)).
 func (t *Tree) readDeps() error {

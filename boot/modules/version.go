@@ -110,7 +110,7 @@ func bannerVersion(image io.ReaderAt) (string, error) {
 // lib/modules), else in /lib/modules.
 func For(image, dir string) (*Tree, error) {
 	if dir != "" {
-		if _, err := os.Stat(filepath.Join(dir, builtinList)); err == nil {
+		if ok, _ := IsTree(os.DirFS(dir)); ok {
 			return Open(dir)
 		}
 	}

@@ -4,6 +4,7 @@ package imagefs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"path"
@@ -143,6 +144,31 @@ func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 		last, entries = n, append(entries, fs.FileInfoToDirEntry(i))
 	}
 	return entries, nil
+}
+
+// maxWhole is the size of the largest file that is read at once, in bytes. One that
+// is mostly a hole may have any size.
+const maxWhole = 256 << 20
+
+// ReadFile implements fs.ReadFileFS. Files of more than 256 MiB are refused: open them.
+func (f *FS) ReadFile(name string) ([]byte, error) {
+	full, err := f.in(name)
+	var r *io.SectionReader
+	if err == nil {
+		r, err = f.files.Open(full)
+	}
+	if err == nil && r.Size() > maxWhole {
+		err = fmt.Errorf("it has %d bytes, at most %d are read at once", r.Size(), maxWhole)
+	}
+	var b []byte
+	if err == nil {
+		b = make([]byte, r.Size())
+		_, err = io.ReadFull(r, b)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+	}
+	return b, nil
 }
 
 // A file is a regular one.

@@ -98,6 +98,8 @@ func TestFS(t *testing.T) {
 		require.ErrorIs(t, err, fs.ErrInvalid, name)
 		_, err = f.ReadDir(name)
 		require.ErrorIs(t, err, fs.ErrInvalid, name)
+		_, err = f.ReadFile(name)
+		require.ErrorIs(t, err, fs.ErrInvalid, name)
 		_, err = f.Lstat(name)
 		require.ErrorIs(t, err, fs.ErrInvalid, name)
 		_, err = f.ReadLink(name)
@@ -108,6 +110,12 @@ func TestFS(t *testing.T) {
 	var named *fs.PathError
 	require.ErrorAs(t, err, &named)
 	require.Equal(t, "kernel/d.ko", named.Path)
+}
+
+func TestAFileOfAnySize(t *testing.T) {
+	_, err := fs.ReadFile(New(listing{size: 1 << 62}, "x", ""), "hole")
+	require.ErrorContains(t, err, "hole")
+	require.ErrorContains(t, err, "4611686018427387904 bytes")
 }
 
 func TestNamesThatNoPathCanHave(t *testing.T) {
@@ -136,6 +144,11 @@ type listing struct {
 	Files
 	infos []fs.FileInfo
 	err   error
+	size  int64
+}
+
+func (l listing) Open(string) (*io.SectionReader, error) {
+	return io.NewSectionReader(strings.NewReader(""), 0, l.size), nil
 }
 
 func (l listing) Stat(string) (fs.FileInfo, error)      { return Info("x", fs.ModeDir|0o755, 0), nil }
