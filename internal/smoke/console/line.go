@@ -2,7 +2,10 @@
 // came by the host's clock, and the lines it makes; and waits for text in it.
 package console
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // A Line is one line of a guest's console.
 type Line struct {
@@ -18,4 +21,13 @@ type Line struct {
 	// Text is the line without its end, stamps and log level, and without the
 	// sequences that steer a terminal. It may be no UTF-8.
 	Text string `json:"text"`
+}
+
+// String is the line behind its time by the host's clock, as "[   1.204s] text".
+func (l Line) String() string {
+	stamp := ""
+	if l.Kernel >= 0 {
+		stamp = fmt.Sprintf("[%12.6f] ", l.Kernel.Seconds())
+	}
+	return fmt.Sprintf("[%8.3fs] %s%s", l.Start.Seconds(), stamp, l.Text)
 }
