@@ -18,12 +18,14 @@ import (
 func verbs() []verb {
 	return []verb{
 		bootVerb(),
+		smokeVerb(),
 		labVerb(),
 		doctorVerb(),
 		helpVerb(),
 		versionVerb(),
 		docsVerb(),
 		guardVerb(),
+		smokeMachineVerb(),
 	}
 }
 
@@ -33,11 +35,13 @@ type env struct {
 	stdin          *os.File
 	stdout, stderr io.Writer
 	getenv         func(string) string
+	args           []string // of the verb, as they were given
 
 	newMachine func(vmm.Config) (machine, error)
 	canBoot    func() error // why KVM boots no stock kernel, nil where it does
 	examine    func() *doctor.Report
-	lab        func(ctx context.Context, args []string) (int, error) // husk with args, in the lab
+	// lab runs husk with args in the lab, which can write to the folders outputs too.
+	lab func(ctx context.Context, args []string, outputs ...string) (int, error)
 }
 
 func main() {
@@ -47,6 +51,8 @@ func main() {
 		canBoot:    func() error { return doctor.CanBoot("") },
 		examine:    doctor.Host{}.Examine,
 	}
-	e.lab = func(ctx context.Context, args []string) (int, error) { return huskInLab(ctx, e, args) }
+	e.lab = func(ctx context.Context, args []string, outputs ...string) (int, error) {
+		return huskInLab(ctx, e, args, outputs)
+	}
 	os.Exit(dispatch(context.Background(), e, os.Args[1:]))
 }
