@@ -11,9 +11,10 @@ import (
 	"github.com/huskvm/husk/internal/smoke/result"
 )
 
-// A sample is a console log of testdata, made by hand from what the kernel's sources
-// print. Its first line says what is to be found, "want: KIND EVENT LINES", comma
-// separated, LINES being those of the trace.
+// A sample is a console log of testdata: most are made by hand from what the
+// kernel's sources print, real-* and clean-debian are those of guests of husk. Its
+// first line says what is to be found, "want: KIND EVENT LINES", comma separated,
+// LINES being those of the trace.
 type sample struct {
 	name string
 	want []string
