@@ -36,7 +36,7 @@ func TestABadGuestIsBounded(t *testing.T) {
 			begun := time.Now()
 			p.Line(console.Line{Kernel: -1, Text: "TAP version 13"})
 			p.Line(console.Line{Kernel: -1, Text: "ok 1"})
-			for i := range 3000 {
+			for i := range 2000 {
 				for _, text := range strings.Split(line(i+2), "\n") {
 					p.Line(console.Line{Kernel: -1, Text: text})
 				}
@@ -52,7 +52,7 @@ func TestABadGuestIsBounded(t *testing.T) {
 			require.LessOrEqual(t, len(tests), maxTests)
 			require.LessOrEqual(t, len(problems), maxProblems+1)
 			require.Less(t, size, maxDetails+len(tests)*(maxName+64)+len(problems)*(maxName+maxNote+64))
-			require.Less(t, time.Since(begun), 30*time.Second)
+			require.Less(t, time.Since(begun), time.Minute)
 		})
 	}
 }
