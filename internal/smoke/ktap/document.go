@@ -312,11 +312,11 @@ func (d *document) takeBailOut(it item) {
 func (d *document) takeNote(it item) {
 	l := d.top()
 	text := strings.TrimSpace(it.text)
-	if text == "" || it.kind == comment && len(text) < 200 && noise.MatchString(text) {
+	if text == "" || it.kind == comment && noise.MatchString(head(text)) {
 		return
 	}
 	if it.kind == comment {
-		if m := running.FindStringSubmatch(text); m != nil {
+		if m := running.FindStringSubmatch(head(text)); m != nil {
 			l.current = m[1]
 			return
 		}
@@ -324,7 +324,7 @@ func (d *document) takeNote(it item) {
 			l.announced = "selftests: " + cut(name, maxName)
 			return
 		}
-		if failedTest.MatchString(it.text) {
+		if failedTest.MatchString(head(it.text)) {
 			l.behind = true
 		}
 	}

@@ -56,14 +56,18 @@ func origin(l console.Line) (key, text string) {
 	text = strings.TrimRight(l.Text[:min(len(l.Text), maxLine)], "\r\n")
 	if l.Kernel >= 0 {
 		key = "the kernel"
-		text = text[len(caller.FindString(text)):]
+		text = text[len(caller.FindString(head(text))):]
 	}
-	if w := writer.FindString(text); w != "" {
+	if w := writer.FindString(head(text)); w != "" {
 		key += " " + w
 		text = text[len(w):]
 	}
 	return key, text
 }
+
+// head is as much of s as a short pattern needs. Package regexp prepares for all of
+// what it is given, however early it stops.
+func head(s string) string { return s[:min(len(s), 160)] }
 
 // parse understands a line. What kselftest's quoting leaves is looked at before the
 // quoting is taken off, so that a comment is one of its own depth.
@@ -115,17 +119,17 @@ func uncomment(s string) string {
 }
 
 func parseUnindented(s string) (item, bool) {
-	if s == "" || !strings.ContainsRune("#KTB1no", rune(s[0])) {
-		return item{}, false // most lines
-	}
 	if name, ok := strings.CutPrefix(s, "# Subtest: "); ok {
 		return item{kind: subtest, text: strings.TrimSpace(name)}, true
 	}
-	if headerLine.MatchString(s) {
+	if headerLine.MatchString(head(s)) {
 		return item{kind: header, text: s}, true
 	}
 	if reason, ok := strings.CutPrefix(s, "Bail out!"); ok {
 		return item{kind: bailOut, text: strings.TrimSpace(reason)}, true
+	}
+	if !strings.HasPrefix(s, "1..") && !strings.HasPrefix(s, "ok") && !strings.HasPrefix(s, "not ok") {
+		return item{}, false // most lines
 	}
 	if m := planLine.FindStringSubmatch(s); m != nil {
 		n, _ := strconv.Atoi(m[1]) // nine digits at most

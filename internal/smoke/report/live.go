@@ -132,7 +132,8 @@ func (l *live) redraw() {
 }
 
 // erase takes the drawn lines away. A terminal that has become narrower has
-// wrapped them.
+// wrapped them. Each is erased by itself: of a screen that is cleared from its first
+// line on, tmux keeps what was there.
 func (l *live) erase(columns int) string {
 	if len(l.drawn) == 0 {
 		return ""
@@ -142,7 +143,7 @@ func (l *live) erase(columns int) string {
 		up += max(1, (w+columns-1)/columns)
 	}
 	l.drawn = l.drawn[:0]
-	return "\r" + strings.Repeat("\x1b[A", up) + "\x1b[J"
+	return "\r\x1b[2K" + strings.Repeat("\x1b[A\x1b[2K", up)
 }
 
 // scroll is the lines of the cases that have ended since.
@@ -155,11 +156,12 @@ func (l *live) scroll() string {
 	return s
 }
 
-// lines are what is to stand there, fewer than rows.
+// lines are what is to stand there: on half of the rows, for when the terminal
+// becomes so narrow that they are wrapped, what leaves its top cannot be erased.
 func (l *live) lines(rows int) []string {
 	var lines []string
 	for i, r := range l.running {
-		if room := max(rows-3, 0); i >= room {
+		if room := max(rows/2-2, 0); i >= room {
 			lines = append(lines, fmt.Sprintf("          and %d more", len(l.running)-i))
 			break
 		}

@@ -37,9 +37,9 @@ func (s *screen) Write(p []byte) (int, error) {
 		case strings.HasPrefix(text, "\x1b[A"):
 			s.row = max(s.row-1, 0)
 			text = text[3:]
-		case strings.HasPrefix(text, "\x1b[J"):
-			s.lines = append(s.lines[:s.row], s.line()[:s.column])
-			text = text[3:]
+		case strings.HasPrefix(text, "\x1b[2K"):
+			s.lines[s.row] = ""
+			text = text[4:]
 		case strings.HasPrefix(text, "\x1b["): // colours
 			end := strings.IndexByte(text, 'm')
 			require.Positive(s.t, end)
@@ -56,7 +56,8 @@ func (s *screen) Write(p []byte) (int, error) {
 			if s.column == s.columns {
 				s.row, s.column = s.row+1, 0
 			}
-			s.lines[s.row] = s.line()[:s.column] + text[:1]
+			line := s.line()
+			s.lines[s.row] = line[:s.column] + text[:1] + line[min(s.column+1, len(line)):]
 			s.column, text = s.column+1, text[1:]
 		}
 	}
@@ -76,7 +77,7 @@ func (s *screen) resize(columns int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var lines []string
-	for _, line := range s.lines {
+	for _, line := range s.lines[:s.row+1] { // below are empty ones
 		for len(line) > columns {
 			lines, line = append(lines, line[:columns]), line[columns:]
 		}
@@ -89,13 +90,15 @@ func (s *screen) resize(columns int) {
 func (s *screen) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return strings.Join(s.lines, "\n")
+	below := strings.Join(s.lines[s.row+1:], "")
+	require.Empty(s.t, below, "nothing is below the cursor")
+	return strings.Join(s.lines[:s.row+1], "\n")
 }
 
 func (s *screen) size() (columns, rows int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.columns, 10
+	return s.columns, 18
 }
 
 func TestLive(t *testing.T) {
