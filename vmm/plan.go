@@ -46,7 +46,7 @@ func PlanOf(cfg Config) (*Plan, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	disks, err := cfg.openForReading()
+	disks, err := cfg.openDisksForReading()
 	defer func() {
 		for _, d := range disks {
 			_ = d.Close()
@@ -111,14 +111,13 @@ func PlanOf(cfg Config) (*Plan, error) {
 	return p, nil
 }
 
-// openForReading opens the disks, to see that they are there, and to look for a
+// openDisksForReading opens the disks, to see that they are there, and to look for a
 // kernel on the first one. Those that are open when it fails are returned, too.
-func (c Config) openForReading() (disks []*disk.Disk, err error) {
+func (c Config) openDisksForReading() (disks []*disk.Disk, err error) {
 	for _, spec := range c.Disks {
-		spec.ReadOnly, spec.Snapshot = true, false
-		d, err := disk.Open(spec, c.Log)
+		d, err := openForReading(spec, c.Log)
 		if err != nil {
-			return disks, fmt.Errorf("%w: %w", ErrConfig, err)
+			return disks, err
 		}
 		disks = append(disks, d)
 		if _, err := newBlock(d, c.CPUs); err != nil {
