@@ -74,7 +74,7 @@ func (f *smokeFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.accel, "accel", "auto", "`WHERE` to run: kvm, lab, auto, as for husk boot")
 	fs.StringVar(&f.json, "json", "", "write all results as JSON to `FILE`, - for standard output in place of the report")
 	fs.StringVar(&f.junit, "junit", "", "write them as JUnit XML to `FILE`")
-	fs.StringVar(&f.tap, "tap", "", "write them as TAP version 14 to `FILE`")
+	fs.StringVar(&f.tap, "tap", "", "write them as TAP to `FILE`")
 	fs.BoolVar(&f.github, "github", false, "print GitHub's annotations, and add to the step's summary ($GITHUB_STEP_SUMMARY)")
 	fs.StringVarP(&f.out, "out", "o", "", "keep the consoles and logs of all attempts in `DIR`")
 }
