@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -105,6 +106,27 @@ func TestLookAtDiskLocks(t *testing.T) {
 	require.ErrorIs(t, err, ErrConfig)
 	require.ErrorIs(t, err, disk.ErrInUse)
 	require.NoError(t, d.Close())
+}
+
+// What is added to a disk's initrds comes behind them, and does not replace them.
+func TestInitrdsBehindTheDisks(t *testing.T) {
+	ours := boot.Source{Name: "ours", Size: 4, ReaderAt: strings.NewReader("ours")}
+	cfg := Config{Disks: []disk.Spec{{File: bootable(t)}}, AppendInitrds: []boot.Source{ours}}.withDefaults()
+	d, err := openForReading(cfg.Disks[0], cfg.Log)
+	require.NoError(t, err)
+	defer d.Close()
+	_, err = cfg.findKernel([]*disk.Disk{d})
+	require.NoError(t, err)
+	all := cfg.initrds()
+	require.Len(t, all, 2)
+	require.Equal(t, "initrd", whole(t, all[0]))
+	require.Equal(t, ours, all[1])
+
+	plain := config(t, forever)
+	plain.Initrds, plain.AppendInitrds = all[:1], all[1:]
+	p, err := PlanOf(plain)
+	require.NoError(t, err)
+	require.Equal(t, []string{all[0].Name, "ours"}, p.Initrds)
 }
 
 func TestLookAtDiskInVain(t *testing.T) {

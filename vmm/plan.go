@@ -65,7 +65,7 @@ func PlanOf(cfg Config) (*Plan, error) {
 		Backing: cfg.Backing, CPUs: cfg.CPUs, MemoryMap: memoryMap(cfg.Memory),
 		Initrds: []string{}, // in JSON a list, not null
 	}
-	for _, s := range cfg.Initrds {
+	for _, s := range cfg.initrds() {
 		p.Initrds = append(p.Initrds, s.Name)
 	}
 	image, entry, err := load(cfg, nowhere{})
@@ -139,6 +139,9 @@ func (c Config) commandLine() string {
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
 }
 
+// initrds are all of them.
+func (c Config) initrds() []boot.Source { return slices.Concat(c.Initrds, c.AppendInitrds) }
+
 // load puts the kernel of cfg into mem.
 func load(cfg Config, mem io.WriterAt) (boot.Image, boot.Entry, error) {
 	image, err := boot.Open(cfg.Kernel)
@@ -149,7 +152,7 @@ func load(cfg Config, mem io.WriterAt) (boot.Image, boot.Entry, error) {
 		MemoryMap:   memoryMap(cfg.Memory),
 		RSDP:        acpiBase,
 		CommandLine: cfg.commandLine(),
-		Initrds:     cfg.Initrds,
+		Initrds:     cfg.initrds(),
 	})
 	return image, entry, err
 }
