@@ -53,7 +53,7 @@ func (c Config) parts() []part {
 	}
 	for i, n := range c.Networks {
 		parts = append(parts, part{"virtio-net " + n.name(), func(vm *VM) (virtio.Device, error) {
-			return net.New(vm.links[i], vm.cfg.mac(i))
+			return net.New(vm.links[i], vm.cfg.mac(i), nil)
 		}})
 	}
 	if c.Console != nil {
