@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"slices"
 
 	"github.com/spf13/pflag"
 
+	"github.com/huskvm/husk/boot"
+	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/internal/kstack"
 	"github.com/huskvm/husk/internal/smoke/process"
 	"github.com/huskvm/husk/vmm"
@@ -46,26 +47,41 @@ func smokeMachineVerb() verb {
 					}
 					forgetStart()
 					return vm, nil
-				}, func() (process.Kernel, error) {
-					if f.kernel == "" && len(*symbols) == 0 {
-						return nil, errors.New("the kernel is the disk's own: --symbols names its places")
-					}
-					return openKernel(*symbols, f.kernel)
-				})
+				}, func() (process.Kernel, error) { return f.symbols(*symbols) })
 				return exitOK, nil
 			}
 		},
 	}
 }
 
-// openKernel opens what names a kernel's places: what the user has named, and the
-// kernel itself.
-func openKernel(symbols []string, kernel string) (process.Kernel, error) {
-	paths := slices.Clone(symbols)
-	if kernel != "" {
-		paths = append(paths, kernel)
+// symbols opens what names a kernel's places: what the user has named, and the kernel
+// itself, or that of the first disk.
+func (f *bootFlags) symbols(named []string) (process.Kernel, error) {
+	var sources []boot.Source
+	for _, path := range append(slices.Clone(named), f.kernel) {
+		if path == "" {
+			continue
+		}
+		source, closer, err := vmm.OpenSource(path)
+		if err != nil {
+			return nil, inputError{"symbols", err}
+		}
+		defer closer.Close()
+		sources = append(sources, source)
 	}
-	k, err := kstack.OpenFiles(paths...)
+	if f.kernel == "" && len(f.disks) > 0 {
+		spec, err := disk.ParseSpec(f.disks[0])
+		if err != nil {
+			return nil, err
+		}
+		image, err := vmm.LookAtDisk(spec, nil)
+		if err != nil {
+			return nil, err
+		}
+		defer image.Close()
+		sources = append(sources, image.Kernel)
+	}
+	k, err := kstack.Open(sources...)
 	if err != nil {
 		return nil, err
 	}

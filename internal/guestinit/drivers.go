@@ -11,6 +11,12 @@ import (
 	"github.com/huskvm/husk/boot/payload"
 )
 
+// What a guest needs to run commands over vsock, and the buses it may be on.
+var (
+	vsock = []string{"vmw_vsock_virtio_transport"}
+	buses = []string{"virtio_pci", "virtio_mmio"}
+)
+
 // Modules are the files, in the order to load them in, that a guest needs to run
 // commands over vsock: its driver, those of the buses it may be on, and the named
 // modules. kernel is the file of a bzImage or vmlinux; dir says where its modules are,
@@ -18,8 +24,7 @@ import (
 //
 // Errors name the kernel, what is missing and what to do.
 func Modules(kernel, dir string, names ...string) ([]modules.Module, error) {
-	need := append([]string{"vmw_vsock_virtio_transport"}, names...)
-	return Choose(kernel, dir, need, []string{"virtio_pci", "virtio_mmio"})
+	return Choose(kernel, dir, append(vsock[:1:1], names...), buses)
 }
 
 // Choose is Modules for any guest: the modules that it needs, and of those that it
@@ -32,16 +37,20 @@ func Choose(kernel, dir string, need, want []string) ([]modules.Module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: its modules (%s): %w; name their folder with --modules", kernel, strings.Join(need, ", "), err)
 	}
-	list, err := ModulesOf(tree, need, want)
+	list, err := choose(tree, need, want)
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", describe(kernel), err)
 	}
 	return list, nil
 }
 
-// ModulesOf is Choose for a kernel whose tree of modules is given, such as that of a
+// ModulesOf is Modules for a kernel whose tree of modules is given, such as that of a
 // disk image (vmm.LookAtDisk).
-func ModulesOf(tree *modules.Tree, need, want []string) ([]modules.Module, error) {
+func ModulesOf(tree *modules.Tree, names ...string) ([]modules.Module, error) {
+	return choose(tree, append(vsock[:1:1], names...), buses)
+}
+
+func choose(tree *modules.Tree, need, want []string) ([]modules.Module, error) {
 	list, err := tree.Resolve(append(need[:len(need):len(need)], tree.Present(want...)...)...)
 	if err != nil {
 		return nil, fmt.Errorf("%w; name another folder with --modules, or take a kernel that has it", err)

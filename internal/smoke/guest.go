@@ -32,16 +32,14 @@ type guest struct {
 
 // openGuest packs husk-init for a case's guest, and waits for it to call.
 func openGuest(c *Case, dir string) (*guest, error) {
-	if c.Kernel == "" {
-		return nil, errors.New("a run step needs the kernel's modules for husk-init: name the kernel, with its initrd")
-	}
 	g := &guest{ready: make(chan struct{})}
-	list, err := guestinit.Modules(c.Kernel, c.Modules)
+	list, closer, err := c.drivers()
 	if err != nil {
 		return nil, err
 	}
+	defer closer.Close()
 	o := guestinit.Options{Init: spec.Init{Guest: &spec.Guest{Port: spec.GuestPort}}, Modules: list, Path: "husk-init"}
-	if len(c.Initrds) > 0 {
+	if len(c.Initrds) > 0 || c.Kernel == "" {
 		o.Init.Guest.Then = "/init"
 	}
 	archive := filepath.Join(dir, "husk-init.cpio")

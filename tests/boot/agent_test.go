@@ -227,48 +227,31 @@ func troubleInitrd(t *testing.T, flavour string) string {
 	return path
 }
 
-// TestTroubleToOrder: what a guest can be had to do wrong.
+// bad is the command line that loads a module that fails.
+func bad(fault faults.Fault) string { return `husk.run="insmod /bad/` + string(fault) + `.ko"` }
+
+// TestTroubleToOrder: what a guest can be had to do wrong, beside what smoke tests
+// find.
 func TestTroubleToOrder(t *testing.T) {
 	initrds := map[string]string{}
 	for _, flavour := range []string{"cloud", "generic"} {
 		initrds[flavour] = troubleInitrd(t, flavour)
 	}
-	bad := func(fault string) string { return `husk.run="insmod /bad/` + fault + `.ko"` }
 	for _, tt := range []struct {
 		flavour, args string
 		code          int
 		want          string
 	}{
 		{"cloud", "husk.do=exit-init husk.code=3", 123, "Attempted to kill init! exitcode=0x00000300"},
-		{"cloud", "husk.do=oom", 0, "Out of memory: Killed process"},
 		{"cloud", "husk.do=oom sysctl.vm.panic_on_oom=1", 123, "Out of memory"},
-		{"cloud", "husk.do=lines husk.count=20000", 0, "line 20000 of 20000 "},
-		{"cloud", bad("null-pointer"), 0, "BUG: kernel NULL pointer dereference, address: 0000000000000000"},
-		{"cloud", bad("protection"), 0, "general protection fault, probably for non-canonical address 0xdeadbeefdeadbeef"},
-		{"cloud", bad("divide-error"), 0, "divide error: 0000 [#1]"},
-		{"cloud", bad("bug"), 0, "kernel BUG at "},
-		{"generic", bad("bug") + " oops=panic", 123, "Fatal exception"},
-		{"generic", bad("warn"), 0, "WARNING: CPU: 0 PID: "},
-		{"cloud", bad("hang"), 124, "kernel   Linux"},
-		{"cloud", bad("spin") + " watchdog_thresh=2 softlockup_panic=1", 123, "softlockup: hung tasks"},
+		{"generic", bad(faults.Bug) + " oops=panic", 123, "Fatal exception"},
+		{"generic", bad(faults.Warn), 0, "WARNING: CPU: 0 PID: "},
 	} {
 		t.Run(tt.flavour+" "+tt.args, func(t *testing.T) {
 			t.Parallel()
-			limit := deadline.String()
-			if tt.code == 124 {
-				limit = "20s"
-			}
-			r := husk(t, nil, "boot", "--accel=kvm", "-k", kernel(t, tt.flavour, "vmlinuz"), "-i", initrds[tt.flavour], "-m", "256M",
-				"--timeout", limit, "-a", "quiet "+tt.args)
+			r := husk(t, nil, "boot", "--accel=kvm", "-k", kernel(t, tt.flavour, "vmlinuz"), "-i", initrds[tt.flavour], "-m", "256M", "-a", "quiet "+tt.args)
 			r.wantCode(t, tt.code)
 			require.Contains(t, r.stdout, tt.want)
-			if !strings.Contains(tt.args, "lines") {
-				return
-			}
-			for i := range 20000 {
-				require.Contains(t, r.stdout, fmt.Sprintf("line %d of 20000 .", i+1))
-			}
-			require.Contains(t, r.stdout, "the last of 20000 lines\r\n")
 		})
 	}
 }

@@ -59,7 +59,7 @@ func TestSmokeVerdicts(t *testing.T) {
 		{"pass by steps", machine(t, "shell", "--expect", "husk# ", "--send", `echo hel''lo\n`, "--expect", "/^hello$/", "--poweroff"), 0, "", "step 4", "", ""},
 		{"pass quietly", machine(t, "poweroff", "-a", "quiet"), 0, "", "init", "", ""},
 		{"panic by sysrq", machine(t, "panic", "--expect", "never"), 3, "panic: Kernel panic - not syncing: sysrq triggered crash", "init", "panic", "sysrq_handle_crash"},
-		{"no root", bare, 3, "no-root: VFS: ", "drivers", "no-root", "mount_root"},
+		{"no root", bare, 3, "no-root: VFS: ", "drivers", "no-root", "Kernel panic - not syncing: VFS: Unable to mount root fs"},
 		{"init exits", machine(t, "exit-init", "--expect", "never"), 3, "init-killed: ", "init", "init-killed", "do_exit"},
 		{"reboot loop", machine(t, "reboot", "--expect", "never"), 3, "reboot-loop: the guest rebooted 3 times", "init", "", ""},
 		{"one reboot", machine(t, "reboot", "--expect", "never", "--reboots", "0"), 1, "the guest rebooted before the end of step 1", "init", "", ""},

@@ -89,6 +89,16 @@ func (v *fakeVM) Dumps(context.Context) ([]vmm.Dump, error) {
 	return []vmm.Dump{d}, errors.New("only one")
 }
 
+// Pause never comes to an end where a device is stuck.
+func (v *fakeVM) Pause() error {
+	if v.does == "stuck" {
+		select {}
+	}
+	return nil
+}
+
+func (v *fakeVM) Resume() error { return nil }
+
 func (v *fakeVM) ReadVirtual(*vmm.Dump, uint64, []byte) (int, error) {
 	return 0, errors.New("no memory")
 }
@@ -180,7 +190,13 @@ func next(t *testing.T, p *Machine, is func(Event) bool) Event {
 }
 
 func TestDump(t *testing.T) {
-	p := start(t, "idle")
+	for _, does := range []string{"idle", "stuck"} {
+		t.Run(does, func(t *testing.T) { dumpOf(t, does) })
+	}
+}
+
+func dumpOf(t *testing.T, does string) {
+	p := start(t, does)
 	next(t, p, func(e Event) bool { return e.Entered })
 	require.NoError(t, p.Dump())
 	e := next(t, p, func(e Event) bool { return e.Dump != nil })

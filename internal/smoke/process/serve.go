@@ -19,6 +19,8 @@ import (
 type VM interface {
 	Run(ctx context.Context) (*vmm.Result, error)
 	PowerButton()
+	Pause() error
+	Resume() error
 	Dumps(ctx context.Context) ([]vmm.Dump, error)
 	kstack.Memory
 	Close() error
@@ -139,6 +141,7 @@ func (s *server) dump(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dumpTime)
 	defer cancel()
+	defer pause(vm)()
 	dumps, err := vm.Dumps(ctx)
 	vcpus, unnamed := s.describe(dumps, vm)
 	answer := &Dump{VCPUs: vcpus}
@@ -146,6 +149,29 @@ func (s *server) dump(ctx context.Context) {
 		answer.Error = err.Error()
 	}
 	s.tell(Event{Dump: answer})
+}
+
+// pauseTime is how long a pause may take. A device that does not stop must not keep the
+// processors from being looked at.
+const pauseTime = 2 * time.Second
+
+// pause keeps a machine still, so that registers and stacks belong together, until the
+// function that it returns is called; if it cannot, they are looked at as they are.
+func pause(vm VM) (resume func()) {
+	paused := make(chan error, 1)
+	go func() { paused <- vm.Pause() }()
+	resume = func() {
+		if <-paused == nil {
+			_ = vm.Resume()
+		}
+	}
+	select {
+	case err := <-paused:
+		paused <- err
+		return resume
+	case <-time.After(pauseTime):
+		return func() { go resume() }
+	}
 }
 
 // run boots the machine, again after each reboot that is allowed.
