@@ -1,0 +1,2 @@
+// Package vmmtest boots kernels in Go tests.
+package vmmtest
