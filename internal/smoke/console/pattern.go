@@ -1,0 +1,126 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+	"time"
+)
+
+// A Pattern is what is looked for on a console: a text as it is, or a regular
+// expression of package regexp. It is written as ParsePattern reads it. The zero
+// value is no pattern.
+type Pattern struct {
+	source string
+	re     *regexp.Regexp
+	prog   *syntax.Prog
+}
+
+// ParsePattern reads a pattern: "/regexp/", with i (letters of either case), s (the
+// dot takes line ends too) and m behind it, or else a text that is found as it is.
+// "^" and "$" are always those of a line, as with m. An expression that matches
+// where there is nothing is refused: every console would have it. The text that is
+// searched has "\n" at the ends of lines, never "\r", and no terminal sequences.
+func ParsePattern(s string) (Pattern, error) {
+	if s == "" {
+		return Pattern{}, errors.New("pattern \"\": it is empty; give a text, or a regular expression between slashes")
+	}
+	if s[0] != '/' {
+		return compile(s, regexp.QuoteMeta(s), 0)
+	}
+	end := lastSlash(s)
+	if end == 0 {
+		return Pattern{}, fmt.Errorf("pattern %q: at 1: a regular expression begins here, and no slash ends it; "+
+			"write /…/, or /\\%s/ to find this text as it is", s, regexp.QuoteMeta(s))
+	}
+	var flags string
+	for i, f := range s[end+1:] {
+		if !strings.ContainsRune("ims", f) {
+			return Pattern{}, fmt.Errorf("pattern %q: at %d: %q is no flag, there are i, m and s; "+
+				"to find this text as it is, write /\\%s/", s, end+2+i, f, regexp.QuoteMeta(s))
+		}
+		flags += string(f)
+	}
+	return compile(s, "(?m"+flags+":"+s[1:end]+")", len("(?m:")+len(flags))
+}
+
+// lastSlash is where the last slash is that no backslash makes a character; 0 where
+// there is none but the first.
+func lastSlash(s string) int {
+	last := 0
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '/':
+			last = i
+		}
+	}
+	return last
+}
+
+// Regexp is the pattern of an expression that is compiled already; "^" and "$" are
+// those of a line in it.
+func Regexp(re *regexp.Regexp) (Pattern, error) {
+	return compile("/"+re.String()+"/", "(?m:"+re.String()+")", len("(?m:"))
+}
+
+// compile makes the pattern of expr, which has what the user wrote behind its first
+// skip bytes.
+func compile(source, expr string, skip int) (Pattern, error) {
+	parsed, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return Pattern{}, expressionError(source, expr, skip, err)
+	}
+	re, err := regexp.Compile(expr)
+	if err != nil {
+		return Pattern{}, expressionError(source, expr, skip, err)
+	}
+	if re.MatchString("") {
+		return Pattern{}, fmt.Errorf("pattern %q: at 1: it matches where there is nothing, so every console has it; "+
+			"put something in it that must be there", source)
+	}
+	prog, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return Pattern{}, expressionError(source, expr, skip, err)
+	}
+	return Pattern{source: source, re: re, prog: prog}, nil
+}
+
+// expressionError says where in source the fault is, from 1, and what to do.
+func expressionError(source, expr string, skip int, err error) error {
+	var fault *syntax.Error
+	if !errors.As(err, &fault) {
+		return fmt.Errorf("pattern %q: %w", source, err)
+	}
+	at := 1
+	if i := strings.LastIndex(expr, fault.Expr); fault.Expr != "" && fault.Expr != expr && i >= skip {
+		at = i - skip + 2 // behind the slash
+	}
+	what := fault.Code.String()
+	if fault.Expr != "" && fault.Expr != expr {
+		what += ": " + fault.Expr
+	}
+	return fmt.Errorf("pattern %q: at %d: %s; put a backslash before a character that stands for itself, "+
+		"or leave out the slashes to find the text as it is", source, at, what)
+}
+
+// String is the pattern as it was written.
+func (p Pattern) String() string { return p.source }
+
+// IsZero tells that it is no pattern.
+func (p Pattern) IsZero() bool { return p.prog == nil }
+
+// In tells whether the pattern is found in a text that is whole.
+func (p Pattern) In(text string) bool { return p.re != nil && p.re.MatchString(text) }
+
+// A Match is where a pattern was found.
+type Match struct {
+	Text   string   // at most the last megabyte of it
+	Groups []string // what its parentheses have, from the first on; "" where one has no part in it
+	// Start and End are positions in the console's text.
+	Start, End int64
+	At         time.Duration // when its last byte came, since the machine's start
+}
