@@ -39,10 +39,13 @@ type Tree struct {
 	deps    map[string][]string // name → paths in modules.dep, nil where depmod has not run
 }
 
+// builtinList is the file that lists the modules that are in the kernel itself.
+const builtinList = "modules.builtin"
+
 // Open reads the tree at root, the folder that has "kernel" and modules.builtin in it.
 func Open(root string) (*Tree, error) {
 	t := &Tree{root: root, builtin: map[string]bool{}, paths: map[string]string{}}
-	err := lines(filepath.Join(root, "modules.builtin"), func(line string) {
+	err := lines(filepath.Join(root, builtinList), func(line string) {
 		t.builtin[nameOf(line)] = true
 	})
 	if err != nil {
@@ -106,6 +109,17 @@ func (t *Tree) walk() error {
 func (t *Tree) Has(name string) bool {
 	name = canonical(name)
 	return t.builtin[name] || t.paths[name] != ""
+}
+
+// Present are those of the named modules that the tree has.
+func (t *Tree) Present(names ...string) []string {
+	var have []string
+	for _, name := range names {
+		if t.Has(name) {
+			have = append(have, name)
+		}
+	}
+	return have
 }
 
 // Resolve gives the files to load for the named modules, each after what it

@@ -194,6 +194,20 @@ func TestVersion(t *testing.T) {
 	}
 }
 
+func TestVersionOfAnELFFile(t *testing.T) {
+	for _, at := range []int{0x400, 1<<20 - 5, 1<<20 - 40, 3 << 20} { // at and across the ends of what is read at once
+		b := make([]byte, 4<<20)
+		copy(b, "\x7fELF")
+		copy(b[0x300:], "Linux version %s (%s)\x00")
+		copy(b[at:], "Linux version 6.19.0-rc1 (builder@host) #1\x00")
+		v, err := Version(bytes.NewReader(b))
+		require.NoError(t, err, at)
+		require.Equal(t, "6.19.0-rc1", v)
+	}
+	_, err := Version(bytes.NewReader(append([]byte("\x7fELF"), make([]byte, 3<<20)...)))
+	require.ErrorIs(t, err, ErrVersion)
+}
+
 func TestForFindsTheTreeOfAnUnpackedPackage(t *testing.T) {
 	root := t.TempDir()
 	lib := filepath.Join(root, "lib/modules/6.6.6-test")
@@ -206,12 +220,19 @@ func TestForFindsTheTreeOfAnUnpackedPackage(t *testing.T) {
 	require.NoError(t, os.Symlink("boot/vmlinuz-6.6.6-test", link))
 
 	for _, name := range []string{kernel, link} {
-		tr, err := For(name)
+		tr, err := For(name, "")
 		require.NoError(t, err)
 		require.Equal(t, lib, filepath.Clean(tr.root))
 	}
+	for _, dir := range []string{lib, filepath.Dir(lib), root} {
+		tr, err := For(kernel, dir)
+		require.NoError(t, err)
+		require.Equal(t, lib, filepath.Clean(tr.root))
+	}
+	_, err := For(kernel, t.TempDir())
+	require.ErrorIs(t, err, ErrTree)
 	require.NoError(t, os.RemoveAll(lib))
-	_, err := For(kernel)
+	_, err = For(kernel, "")
 	require.ErrorIs(t, err, ErrTree)
 	require.ErrorContains(t, err, "6.6.6-test")
 }
@@ -234,6 +255,7 @@ func FuzzModinfo(f *testing.F) {
 
 func FuzzVersion(f *testing.F) {
 	f.Add(bzImage("6.1.0-99-amd64 (x)"))
+	f.Add(append([]byte("\x7fELF"), bytes.Repeat([]byte("Linux version 6.1 \x00"), 40)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := Version(bytes.NewReader(b))
 		if err == nil {

@@ -117,7 +117,8 @@ func serveAgent() error {
 		return err
 	}
 	// What a command has written to a share is on the host when its exit code is.
-	return agent.Serve(context.Background(), port, unix.Sync)
+	server := &agent.Server{AfterExit: unix.Sync}
+	return server.Serve(context.Background(), port)
 }
 
 // refuse tells the host why there is no lab, if it can.

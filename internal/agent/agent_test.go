@@ -21,14 +21,14 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // pair serves on one end of a connection and gives a client on the other.
-func pair(t *testing.T) *Client { return pairAsking(t, heartbeat, patience) }
+func pair(t *testing.T) *Client { return pairOf(t, &Server{}, heartbeat, patience) }
 
-// pairAsking is pair with a heartbeat of one's own.
-func pairAsking(t *testing.T, every time.Duration, patience int) *Client {
+// pairOf is pair with a server and a heartbeat of one's own.
+func pairOf(t *testing.T, v *Server, every time.Duration, patience int) *Client {
 	t.Helper()
 	host, guest := net.Pipe()
 	served := make(chan error, 1)
-	go func() { served <- Serve(context.Background(), guest, nil) }()
+	go func() { served <- v.Serve(context.Background(), guest) }()
 	c, err := connect(t.Context(), host, every, patience)
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -58,7 +58,7 @@ func TestASilentGuest(t *testing.T) {
 	require.ErrorIs(t, err, ErrSilent, "a later one ends for the same reason")
 	_ = c.Close()
 
-	c = pairAsking(t, time.Millisecond, 1000)
+	c = pairOf(t, &Server{}, time.Millisecond, 1000)
 	code, err := c.Run(t.Context(), Command{Argv: []string{"sleep", "1.2"}, Env: env()})
 	require.NoError(t, err)
 	require.Zero(t, code)
@@ -355,7 +355,7 @@ func TestConnectRefusals(t *testing.T) {
 // A guest that answers nonsense, or nothing, cannot hold the host up.
 func TestHostileGuest(t *testing.T) {
 	host, guest := net.Pipe()
-	go func() { _ = Serve(context.Background(), guest, nil) }()
+	go func() { _ = new(Server).Serve(context.Background(), guest) }()
 	c, err := Connect(t.Context(), host)
 	require.NoError(t, err)
 	_ = guest.Close()

@@ -23,9 +23,10 @@ var ErrSilent = errors.New("the guest has stopped answering")
 
 // A Command is what to run, and how.
 type Command struct {
+	op   op
 	Argv []string // the program, found by PATH of Env, and its arguments
 	Dir  string   // working directory, "" for /
-	Env  []string // the whole environment, "key=value"
+	Env  []string // the whole environment, "key=value"; the guest adds PATH and HOME where they are missing
 	TTY  bool     // run on a terminal of its own; then there is no Stderr
 	Size Size     // of the terminal, at the start
 
@@ -135,19 +136,25 @@ func (c *Client) heartbeat(every time.Duration, patience int) {
 // Stdout or Stderr that does not return is given drainGrace, and left behind.
 // ErrSilent is a guest that hangs.
 func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
+	end, err := c.do(ctx, cmd)
+	return end.Code & 0xff, err
+}
+
+// do has the guest do something, to its end.
+func (c *Client) do(ctx context.Context, cmd Command) (outcome, error) {
 	s, err := c.open()
 	if err != nil {
-		return 0, c.blame(err)
+		return outcome{}, c.blame(err)
 	}
 	defer closeAll(s)
 	stop := context.AfterFunc(ctx, func() { abandon(s) })
 	defer stop()
 
-	code, err := c.run(ctx, cmd, s)
+	end, err := c.run(ctx, cmd, s)
 	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
+		return outcome{}, context.Cause(ctx)
 	}
-	return code, c.blame(err)
+	return end, c.blame(err)
 }
 
 // blame puts the reason for the end of the connection before what followed from it.
@@ -172,11 +179,11 @@ func (c *Client) open() ([]*yamux.Stream, error) {
 	return s, nil
 }
 
-func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (int, error) {
+func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (end outcome, err error) {
 	control, stdin, stdout, stderr := s[0], s[1], s[2], s[3]
-	err := writeFrame(control, start{Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size})
+	err = writeFrame(control, start{Op: cmd.op, Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size})
 	if err != nil {
-		return 0, err
+		return end, err
 	}
 	fed := make(chan struct{})
 	go func() {
@@ -192,7 +199,6 @@ func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (int, 
 
 	drains := []<-chan error{deliver(cmd.Stdout, stdout), deliver(cmd.Stderr, stderr)}
 
-	var end outcome
 	err = readFrame(control, &end)
 	if err != nil {
 		abandon(s)
@@ -206,15 +212,15 @@ func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (int, 
 	}
 	switch {
 	case ctx.Err() != nil: // a write may be under way still
-		return 0, context.Cause(ctx)
+		return end, context.Cause(ctx)
 	case err != nil:
-		return 0, fmt.Errorf("the connection to the guest ended before the command: %w", err)
+		return end, fmt.Errorf("the connection to the guest ended before the command: %w", err)
 	case end.Error != "" && cmd.Stderr != nil:
 		_ = await(ctx, deliver(cmd.Stderr, strings.NewReader(printable(end.Error)+"\n")))
 	case end.Error != "" && cmd.Stdout != nil:
 		_ = await(ctx, deliver(cmd.Stdout, strings.NewReader(printable(end.Error)+"\r\n")))
 	}
-	return end.Code & 0xff, lost
+	return end, lost
 }
 
 // drainGrace is how long a write may take after the context has ended. What

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,7 +35,7 @@ type process struct {
 
 // launch starts a command with its ends tied to the streams. When it cannot, it
 // says why, with the exit code a shell would give.
-func launch(c start, stdin, stdout, stderr io.ReadWriteCloser) (*process, int, error) {
+func (v *Server) launch(c start, stdin, stdout, stderr io.ReadWriteCloser) (*process, int, error) {
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return nil, CodeNotFound, errors.New("no command given")
 	}
@@ -46,10 +47,16 @@ func launch(c start, stdin, stdout, stderr io.ReadWriteCloser) (*process, int, e
 		return nil, CodeNotExecutable, fmt.Errorf("working directory %s: not there in the guest", dir)
 	}
 	file, code, err := lookPath(c.Argv[0], dir, c.Env)
+	args := c.Argv
+	if code == CodeNotFound && v.Builtin != nil {
+		if b := v.Builtin(c.Argv); b != nil {
+			file, args, err = b[0], b[1:], nil
+		}
+	}
 	if err != nil {
 		return nil, code, err
 	}
-	p := &process{cmd: &exec.Cmd{Path: file, Args: c.Argv, Env: c.Env, Dir: dir}}
+	p := &process{cmd: &exec.Cmd{Path: file, Args: args, Env: withDefaults(c.Env), Dir: dir}}
 	if c.TTY {
 		err = p.startTTY(c.Size, stdin, stdout)
 	} else {
@@ -59,6 +66,26 @@ func launch(c start, stdin, stdout, stderr io.ReadWriteCloser) (*process, int, e
 		return nil, CodeNotExecutable, fmt.Errorf("%s: %w", c.Argv[0], err)
 	}
 	return p, 0, nil
+}
+
+// withDefaults adds what no program does well without, unless it is there: PATH
+// and HOME.
+func withDefaults(env []string) []string {
+	has := func(name string) bool {
+		return slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+	}
+	env = slices.Clone(env)
+	if !has("PATH") {
+		env = append(env, "PATH="+defaultPath)
+	}
+	if !has("HOME") {
+		home := "/root"
+		if _, err := os.Stat(home); err != nil {
+			home = "/"
+		}
+		env = append(env, "HOME="+home)
+	}
+	return env
 }
 
 // startTTY gives the command a terminal of its own.

@@ -5,7 +5,8 @@
 // up, or why it is not. Then both sides speak yamux. A command is four streams
 // that the host opens one after the other: control, stdin, stdout and stderr.
 // Control carries JSON messages, each behind its length; the other three carry
-// bytes, and their end is the end of the file.
+// bytes, and their end is the end of the file. Files are copied the same way: a
+// command without a program, whose input or output is a tar.
 package agent
 
 import (
@@ -18,7 +19,7 @@ import (
 
 // version is of the protocol; both sides are built from the same sources, so
 // another one means a stale binary.
-const version = 1
+const version = 2
 
 // hello is the first message, from the guest.
 type hello struct {
@@ -26,8 +27,19 @@ type hello struct {
 	Error   string `json:"error,omitempty"` // why the guest cannot serve
 }
 
+// An op is what a command is.
+type op string
+
+const (
+	opRun      op = ""         // a program
+	opUpload   op = "upload"   // the tar on stdin is unpacked into Dir
+	opDownload op = "download" // the file or folder Dir is written to stdout as a tar
+	opPowerOff op = "poweroff" // the guest powers off
+)
+
 // start is the first message on a control stream, from the host.
 type start struct {
+	Op   op       `json:"op,omitempty"`
 	Argv []string `json:"argv"`
 	Dir  string   `json:"dir,omitempty"`
 	Env  []string `json:"env,omitempty"`
@@ -44,7 +56,7 @@ type request struct {
 // outcome ends a command, from the guest.
 type outcome struct {
 	Code  int    `json:"code"`
-	Error string `json:"error,omitempty"` // why it did not start
+	Error string `json:"error,omitempty"` // why it did not start, or a copy failed
 }
 
 // A Size is that of a terminal, in characters.

@@ -41,6 +41,7 @@ func Binary() ([]byte, error) {
 
 // Options are what an initramfs has in it besides husk-init.
 type Options struct {
+	Path    string            // what husk-init is called in it, "" for "init"
 	Init    spec.Init         // what husk-init does
 	Modules []modules.Module  // loaded in this order
 	Extra   map[string]string // path in the guest → file on the host, with its mode
@@ -57,11 +58,17 @@ func Initramfs(w io.Writer, o Options) error {
 		return err
 	}
 	a := initramfs.NewWriter(w)
-	// The kernel opens the console before husk-init has mounted /dev.
-	if err := a.Device("dev/console", 0o600|fs.ModeDevice|fs.ModeCharDevice, 5, 1); err != nil {
-		return err
+	if o.Init.Guest == nil || o.Init.Guest.Then == "" { // else /dev is another's
+		// The kernel opens the console before husk-init has mounted /dev.
+		if err := a.Device("dev/console", 0o600|fs.ModeDevice|fs.ModeCharDevice, 5, 1); err != nil {
+			return err
+		}
 	}
-	if err := add(a, "init", 0o755, program); err != nil {
+	name := o.Path
+	if name == "" {
+		name = "init"
+	}
+	if err := add(a, name, 0o755, program); err != nil {
 		return err
 	}
 	if err := add(a, spec.Path, 0o644, init); err != nil {
@@ -90,7 +97,7 @@ func addModules(a *initramfs.Writer, list []modules.Module) error {
 		if err != nil {
 			return err
 		}
-		name := path.Join("/lib/modules", m.Name+".ko")
+		name := path.Join(spec.Drivers, m.Name+".ko")
 		if err := add(a, name, 0o644, b); err != nil {
 			return err
 		}

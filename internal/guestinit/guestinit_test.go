@@ -60,8 +60,8 @@ func TestInitramfs(t *testing.T) {
 		return b
 	}
 	require.True(t, bytes.Equal(program, read("init")))
-	require.Equal(t, "/lib/modules/a_b.ko\n", string(read(spec.Modules)))
-	require.Equal(t, "a module", string(read("lib/modules/a_b.ko")))
+	require.Equal(t, "/.husk/drivers/a_b.ko\n", string(read(spec.Modules)))
+	require.Equal(t, "a module", string(read(spec.Drivers+"/a_b.ko")))
 	var got spec.Init
 	require.NoError(t, json.Unmarshal(read(spec.Path), &got))
 	require.Equal(t, init, got)

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/boot"
-	"github.com/huskvm/husk/boot/modules"
 	"github.com/huskvm/husk/boot/payload"
 	"github.com/huskvm/husk/internal/guestinit"
 )
@@ -81,17 +80,7 @@ func hasPVH(elf []byte) bool {
 
 // writeInitrd writes the initramfs with the kernel's modules.
 func (o Options) writeInitrd(w io.Writer) error {
-	tree, err := modules.For(o.Kernel)
-	if err != nil {
-		return err
-	}
-	names := needed()
-	for _, name := range wanted() {
-		if tree.Has(name) {
-			names = append(names, name)
-		}
-	}
-	list, err := tree.Resolve(names...)
+	list, err := guestinit.Choose(o.Kernel, "", needed(), wanted())
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func candidates() []string {
 
 // suits says why a kernel will not do.
 func suits(kernel string) error {
-	tree, err := modules.For(kernel)
+	tree, err := modules.For(kernel, "")
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMissing, err)
 	}

@@ -90,7 +90,7 @@ func (o *options) ioInitramfs() ([]byte, error) {
 	if err := checkStatic(self); err != nil {
 		return nil, err
 	}
-	tree, err := modules.For(o.kernel)
+	tree, err := modules.For(o.kernel, "")
 	if err != nil {
 		return nil, err
 	}

@@ -1,21 +1,31 @@
 // Package spec is what the host tells husk-init, the first process of a guest:
-// the content of /etc/husk/init.json in its initramfs.
+// the content of /.husk/init.json in its initramfs.
 package spec
 
-// Where husk-init finds things in its initramfs.
+// Where husk-init finds things in its initramfs. All but husk-init itself is in a
+// folder that nobody else has: the initramfs of a distribution may lie before ours,
+// and nothing of it may be overwritten.
 const (
-	Path    = "/etc/husk/init.json" // an Init
-	Modules = "/etc/husk/modules"   // paths of kernel modules, one a line, in the order to load them in
+	Dir     = "/.husk"
+	Path    = Dir + "/init.json" // an Init
+	Modules = Dir + "/modules"   // paths of kernel modules, one a line, in the order to load them in
+	Drivers = Dir + "/drivers"   // the folder that the modules are in
 )
 
-// AgentPort is the name of the virtio-serial port that the agent serves.
+// AgentPort is the name of the virtio-serial port that a lab's agent serves.
 const AgentPort = "husk.agent"
+
+// GuestPort is the port of the host's vsock that a guest's agent connects to.
+const GuestPort = 1024
 
 // An Init tells husk-init what to be.
 type Init struct {
 	// Lab makes the guest a lab: the host's files, and an agent that runs commands.
 	Lab *Lab `json:"lab,omitempty"`
-	// Demo says what a guest does that is no lab.
+	// Guest makes the guest one that runs commands for the host.
+	Guest *Guest `json:"guest,omitempty"`
+	// Demo says what a guest does that is no lab. One that runs commands does
+	// it besides; there "" is to wait for them.
 	Demo Demo `json:"demo"`
 }
 
@@ -30,6 +40,18 @@ type Share struct {
 	Tag      string `json:"tag"`  // of its 9p export
 	Path     string `json:"path"` // where the guest has it
 	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// A Guest has an agent that runs commands. It connects to the host's vsock, again
+// and again until somebody answers, and anew when the connection ends.
+type Guest struct {
+	Port uint32 `json:"port"` // the host's: GuestPort, unless there are several
+
+	// Then is the path of another first process, "" for none: /init of the
+	// initramfs that lies before ours. husk-init starts the agent, and becomes that
+	// one. The kernel command line must say rdinit=/NAME then, where NAME is what
+	// husk-init is called in our initramfs.
+	Then string `json:"then,omitempty"`
 }
 
 // A Demo is what a small guest does once it has said what it sees. The kernel

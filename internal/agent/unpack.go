@@ -1,0 +1,182 @@
+package agent
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrTar says that a tar is not one, or has in it what is not unpacked.
+var ErrTar = errors.New("tar")
+
+// The mode bits of a file that are kept.
+const (
+	plainModes = fs.ModePerm
+	allModes   = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+)
+
+// Unpack unpacks a tar below root. The tar may be anything, a hostile guest's: nothing
+// outside of root is written, or read, whatever names and links it has. Files, folders,
+// symbolic and hard links are made; symbolic links lead where the tar says, which
+// whoever follows them later should keep in mind. Any other entry is an ErrTar, as is
+// a sparse file, whose size nothing in the tar stands for. Permissions and times are
+// kept, but a folder's owner may always write to it; the setuid, setgid and sticky bits and owners are not. Folders that are there
+// stay, files are replaced.
+func Unpack(root *os.Root, tar io.Reader) error { return unpack(root, tar, plainModes) }
+
+func unpack(root *os.Root, r io.Reader, modes fs.FileMode) error {
+	t := tar.NewReader(r)
+	var made []folder
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return finish(root, made)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrTar, err)
+		}
+		if h.Name, err = entryName(h.Name); err != nil {
+			return err
+		}
+		isNew, err := unpackEntry(root, t, h, modes)
+		if err != nil {
+			return err
+		}
+		if isNew {
+			made = append(made, folder{h.Name, h.FileInfo().Mode()&modes | 0o700, h.ModTime})
+		}
+	}
+}
+
+// A folder was made, and gets its mode and time when it is full. Its owner can
+// always remove what is in it.
+type folder struct {
+	name string
+	mode fs.FileMode
+	time time.Time
+}
+
+// finish sets what was put off, the deepest first.
+func finish(root *os.Root, made []folder) error {
+	for _, f := range slices.Backward(made) {
+		if err := root.Chmod(f.name, f.mode); err != nil {
+			return err
+		}
+		setTime(root, f.name, f.time)
+	}
+	return nil
+}
+
+// setTime sets a time, where the tar has one that a file can have.
+func setTime(root *os.Root, name string, t time.Time) { _ = root.Chtimes(name, t, t) }
+
+// maxPath bounds a name in bytes, as Linux does (PATH_MAX).
+const maxPath = 4096
+
+// entryName is where an entry goes, relative to the root.
+func entryName(name string) (string, error) {
+	if len(name) > maxPath {
+		return "", fmt.Errorf("%w: a name of %d bytes", ErrTar, len(name))
+	}
+	for _, element := range strings.Split(name, "/") {
+		if element == ".." {
+			return "", fmt.Errorf("%w: %q leads out of the folder", ErrTar, name)
+		}
+	}
+	if clean := strings.TrimPrefix(path.Clean("/"+name), "/"); clean != "" {
+		return clean, nil
+	}
+	return ".", nil
+}
+
+// unpackEntry makes one entry. isNew says that it is a folder that was not there.
+func unpackEntry(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMode) (isNew bool, err error) {
+	if h.Name == "." {
+		if h.Typeflag != tar.TypeDir {
+			return false, fmt.Errorf("%w: an entry without a name", ErrTar)
+		}
+		return false, nil // the folder is the caller's
+	}
+	if dir := path.Dir(h.Name); dir != "." {
+		if err := root.MkdirAll(dir, 0o755); err != nil {
+			return false, err
+		}
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		if info, err := root.Stat(h.Name); err == nil && info.IsDir() {
+			return false, nil
+		}
+		return true, root.Mkdir(h.Name, 0o700)
+	case tar.TypeReg, tar.TypeSymlink, tar.TypeLink:
+	default:
+		return false, fmt.Errorf("%w: %q is neither a file, a folder nor a link (type %q)", ErrTar, h.Name, h.Typeflag)
+	}
+	if err := makeRoom(root, h.Name); err != nil {
+		return false, err
+	}
+	switch h.Typeflag {
+	case tar.TypeSymlink:
+		return false, root.Symlink(h.Linkname, h.Name)
+	case tar.TypeLink:
+		target, err := entryName(h.Linkname)
+		if err != nil {
+			return false, err
+		}
+		return false, root.Link(target, h.Name)
+	}
+	return false, unpackFile(root, content, h, modes)
+}
+
+// makeRoom removes what has the name of a new file or link.
+func makeRoom(root *os.Root, name string) error {
+	info, err := root.Lstat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.IsDir():
+		return &fs.PathError{Op: "replace", Path: name, Err: errors.New("is a directory")}
+	}
+	return root.Remove(name)
+}
+
+func unpackFile(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMode) error {
+	if sparse(h) {
+		return fmt.Errorf("%w: %q is a sparse file", ErrTar, h.Name)
+	}
+	f, err := root.OpenFile(h.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, content)
+	if err == nil {
+		err = f.Chmod(h.FileInfo().Mode() & modes)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", h.Name, err)
+	}
+	setTime(root, h.Name, h.ModTime)
+	return nil
+}
+
+// sparse tells of a file with holes, of GNU's formats (tar(5), "GNU.sparse").
+func sparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
+}
