@@ -30,8 +30,11 @@ func builtins() []command {
 		{"echo", "[WORD...]: print words; $? is the last exit code", echo},
 		{"exit", "[CODE]: leave the shell, which powers off", exitShell},
 		{"free", "print how much memory is used", free},
+		{"insmod", "FILE [PARAMETER=VALUE...]: load a kernel module", insmod},
+		{"lines", "COUNT: print numbered lines", lines},
 		{"ls", "[DIR...]: list files", ls},
 		{"mount", "print what is mounted; TYPE SOURCE DIR: mount", mountCommand},
+		{"oom", "take memory until there is none", oom},
 		{"panic", "have the kernel panic", noArgs(crash)},
 		{"poweroff", "power the machine off", noArgs(func() error { powerOff(); return nil })},
 		{"ps", "list processes", ps},
@@ -39,6 +42,7 @@ func builtins() []command {
 		{"sleep", "SECONDS", sleep},
 		{"uname", "print the kernel's name and version", uname},
 		{"uptime", "print for how long the kernel has run", uptime},
+		{"write", "FILE [WORD...]: write words to a file that is there", write},
 	}
 }
 

@@ -12,28 +12,40 @@ import (
 // system is out of sight.
 const self = "/proc/self/exe"
 
-// runChild starts a program, reaps whatever ends, and returns the program's
-// exit code when that is what has ended. The first process is the parent of
-// every orphan; it starts one child and does no other waiting, so that a
-// wait for any child takes no result from anybody.
-//
-// A terminal, unless nil, is the program's standard files and controls it.
+// runChild starts a program and waits for its end.
 func runChild(argv, env []string, terminal *os.File) (int, error) {
+	pid, err := start(argv[0], argv, env, terminal)
+	if err != nil {
+		return 0, err
+	}
+	return waitFor(pid)
+}
+
+// start starts a program in a session of its own. A terminal, unless nil, is the
+// program's standard files and controls it.
+func start(path string, argv, env []string, terminal *os.File) (pid int, err error) {
 	files, sys := []uintptr{0, 1, 2}, &syscall.SysProcAttr{Setsid: true}
 	if terminal != nil {
 		fd := terminal.Fd()
 		files = []uintptr{fd, fd, fd}
 		sys.Setctty = true // of its file 0
 	}
-	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{
+	pid, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   env,
 		Files: files,
 		Sys:   sys,
 	})
 	if err != nil {
-		return 0, &os.PathError{Op: "run", Path: argv[0], Err: err}
+		return 0, &os.PathError{Op: "run", Path: path, Err: err}
 	}
+	return pid, nil
+}
+
+// waitFor reaps whatever ends, and returns a program's exit code when that is what
+// has ended. The first process is the parent of every orphan; it does no other
+// waiting, so that a wait for any child takes no result from anybody.
+func waitFor(pid int) (int, error) {
 	for {
 		var status unix.WaitStatus
 		ended, err := unix.Wait4(-1, &status, 0, nil)

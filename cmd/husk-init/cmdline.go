@@ -51,6 +51,13 @@ func apply(d *spec.Demo, key, value string) error {
 	case "quiet":
 		d.Quiet = value != "0"
 		return nil
+	case "count":
+		n, err := strconv.ParseUint(value, 0, 32)
+		if err != nil {
+			return fmt.Errorf("not a number")
+		}
+		d.Count = uint32(n)
+		return nil
 	case "code", "marker":
 		n, err := strconv.ParseUint(value, 0, 8)
 		if err != nil {

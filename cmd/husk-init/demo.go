@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -11,25 +12,49 @@ import (
 	"github.com/huskvm/husk/internal/guestinit/spec"
 )
 
-// demo is a small guest's life.
-func demo(d spec.Demo) error {
+// live is a guest's life.
+func live(init spec.Init) error {
 	watchPowerButton()
 	if err := mountAll("/", late()); err != nil {
 		return err
 	}
-	if !d.Quiet {
+	var agent int
+	if g := init.Guest; g != nil {
+		if err := loopbackUp(); err != nil {
+			say("husk-init: loopback: %v", err)
+		}
+		var err error
+		if agent, err = startAgent(g); err != nil {
+			return err
+		}
+	}
+	if !init.Demo.Quiet {
 		introduce()
 	}
+	if init.Guest == nil || init.Demo.Do != "" {
+		return act(init.Demo)
+	}
+	code, err := waitFor(agent)
+	if err == nil {
+		err = fmt.Errorf("the agent ended with exit code %d", code)
+	}
+	return err
+}
+
+// act does what a guest is there for.
+func act(d spec.Demo) error {
 	switch d.Do {
 	case spec.Shell, "":
 		_, err := runShell()
 		return err
 	case spec.Run:
-		code, err := runShell(d.Run)
-		if err != nil {
-			return err
-		}
-		return exit(byte(code))
+		return runLine(d.Run)
+	case spec.Lines:
+		return runLine(fmt.Sprint("lines ", cmp.Or(d.Count, spec.DefaultCount)))
+	case spec.OutOfMemory:
+		return runLine("oom")
+	case spec.ExitInit:
+		os.Exit(int(d.Code))
 	case spec.Exit:
 		return exit(d.Code)
 	case spec.PowerOff:
@@ -48,6 +73,15 @@ func demo(d spec.Demo) error {
 		}
 	}
 	return fmt.Errorf("husk.do=%s: there is no such action", d.Do)
+}
+
+// runLine runs a line in the shell, and ends the machine with its exit code.
+func runLine(text string) error {
+	code, err := runShell(text)
+	if err != nil {
+		return err
+	}
+	return exit(byte(code))
 }
 
 // introduce prints what the guest sees.

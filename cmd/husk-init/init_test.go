@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -65,7 +66,8 @@ func TestCommandLine(t *testing.T) {
 	line := `console=ttyS0 husk.marker=0x7 husk.quiet=1 quiet -- husk.run="echo hi; exit 3"`
 	require.NoError(t, applyCommandLine(&d, line))
 	require.Equal(t, spec.Demo{Do: spec.Run, Run: "echo hi; exit 3", Code: 9, Marker: 7, Quiet: true}, d)
-	require.NoError(t, applyCommandLine(&d, "husk.do=exit husk.code=255"))
+	require.NoError(t, applyCommandLine(&d, "husk.do=exit husk.code=255 husk.count=12"))
+	require.Equal(t, uint32(12), d.Count)
 	require.Equal(t, spec.Exit, d.Do)
 	require.Equal(t, byte(255), d.Code)
 
@@ -91,8 +93,8 @@ func TestPowerButton(t *testing.T) {
 	require.False(t, isPressed(bytes.NewReader(press[:20])))
 }
 
-// runLine runs a line in the shell.
-func runLine(text string) (code int, stdout, stderr string) {
+// inShell runs a line in the shell.
+func inShell(text string) (code int, stdout, stderr string) {
 	var out, err bytes.Buffer
 	sh := &shell{out: &out, err: &err}
 	sh.run(text)
@@ -120,11 +122,16 @@ func TestShell(t *testing.T) {
 		{"sh -c 'kill -9 $$'", 137, "", ""},
 		{"nonesuch", 127, "", "nonesuch: no such command; \"help\" lists the shell's own\n"},
 		{"sleep -1", 1, "", "sleep: -1: not a number of seconds\n"},
+		{"write " + file + " new words && cat " + file, 0, "new words\n", ""},
+		{"write " + file + ".none x", 1, "", "write: open " + file + ".none: no such file or directory\n"},
+		{"insmod " + file + ".none", 1, "", "insmod: open " + file + ".none: no such file or directory\n"},
+		{"lines 0", 0, "the last of 0 lines\n", ""},
+		{"lines", 1, "", "lines: want a number\n"},
 		{`echo "`, 2, "", "a quote is not closed\n"},
 		{"", 0, "", ""},
 	}
 	for _, tt := range tests {
-		code, stdout, stderr := runLine(tt.line)
+		code, stdout, stderr := inShell(tt.line)
 		require.Equal(t, tt.code, code, tt.line)
 		require.Equal(t, tt.stdout, stdout, tt.line)
 		require.Equal(t, tt.stderr, stderr, tt.line)
@@ -141,21 +148,51 @@ func TestShellLooksAround(t *testing.T) {
 		"uname":         "Linux",
 		"uptime":        " s\n",
 	} {
-		code, stdout, stderr := runLine(line)
+		code, stdout, stderr := inShell(line)
 		require.Zero(t, code, line+stderr)
 		require.Contains(t, stdout, want, line)
 	}
 }
 
+func TestLines(t *testing.T) {
+	code, stdout, _ := inShell("lines 1000")
+	require.Zero(t, code)
+	all := strings.Split(stdout, "\n")
+	require.Len(t, all, 1002)
+	for i, l := range all[:1000] {
+		require.True(t, strings.HasPrefix(l, fmt.Sprintf("line %d of 1000 .", i+1)), l)
+		require.Len(t, l, lineWidth-1)
+	}
+	require.Equal(t, "the last of 1000 lines", all[1000])
+}
+
+func TestOwnPrograms(t *testing.T) {
+	for _, tt := range []struct{ argv, want []string }{
+		{[]string{"echo", "a", "b"}, []string{self, "echo", builtinArg, "echo", "a", "b"}},
+		{[]string{"sh", "-c", "echo a; echo b"}, []string{self, "sh", shellArg, "echo a; echo b"}},
+		{[]string{"/bin/sh", "-c", "echo", "name"}, []string{self, "/bin/sh", shellArg, "echo"}},
+		{[]string{"sh"}, []string{self, "sh", shellArg}},
+		{[]string{"sh", "script"}, nil},
+		{[]string{"nonesuch"}, nil},
+		{[]string{"/bin/echo"}, nil},
+	} {
+		require.Equal(t, tt.want, ownProgram(tt.argv), tt.argv)
+	}
+}
+
 func TestShellInteracts(t *testing.T) {
 	var out bytes.Buffer
-	sh := &shell{out: &out, err: &out}
+	sh := &shell{out: &out, err: &out, prompt: prompt}
 	sh.interact(strings.NewReader("echo a\n\nexit 7\necho b\n"))
 	require.Equal(t, "husk# a\nhusk# husk# ", out.String())
 	require.Equal(t, 7, sh.code)
 
 	out.Reset()
-	sh = &shell{out: &out, err: &out}
+	sh = &shell{out: &out, err: &out, prompt: prompt}
 	sh.interact(strings.NewReader("echo last"))
 	require.Equal(t, "husk# last\n\n", out.String())
+
+	out.Reset()
+	(&shell{out: &out, err: &out}).interact(strings.NewReader("echo last"))
+	require.Equal(t, "last\n", out.String())
 }

@@ -110,8 +110,8 @@ func setSysfs(path, value string) {
 	}
 }
 
-// serveAgent is the agent's own process. It ends with the connection.
-func serveAgent() error {
+// serveLab is the lab's agent, a process of its own. It ends with the connection.
+func serveLab() error {
 	port, err := openPort(spec.AgentPort)
 	if err != nil {
 		return err

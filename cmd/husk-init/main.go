@@ -1,6 +1,7 @@
 // Command husk-init is the first process of husk's own guests: those of
 // "husk lab", of the demonstration and of the tests. It is alone in its
-// initramfs, so it is also the shell there.
+// initramfs, so it is also the shell there. Before another first process it
+// starts the agent that runs husk's commands in the guest, and becomes the other.
 package main
 
 import (
@@ -16,8 +17,11 @@ import (
 // What husk-init is when it is not the first process: its first argument, from
 // itself.
 const (
-	agentArg = "agent"
-	shellArg = "shell"
+	labArg     = "lab"     // the lab's agent
+	guestArg   = "guest"   // a guest's agent, for the port of the host's vsock that follows
+	besideArg  = "beside"  // the same, beside another first process
+	shellArg   = "shell"   // the shell, for a line or the console
+	builtinArg = "builtin" // one of the shell's own commands
 )
 
 func main() {
@@ -28,28 +32,44 @@ func main() {
 		}
 		powerOff()
 	}
-	args := append(os.Args, "")
+	args := append(os.Args, "", "")
 	switch args[1] {
-	case agentArg:
-		if err := serveAgent(); err != nil {
-			say("husk-init: agent: %v", err)
-			os.Exit(1)
-		}
+	case labArg:
+		failWith("agent", serveLab())
+	case guestArg, besideArg:
+		failWith("agent", guestAgent(args[1], args[2]))
 	case shellArg:
 		os.Exit(shellMain(os.Args[2:]))
+	case builtinArg:
+		sh := &shell{out: os.Stdout, err: os.Stderr}
+		sh.command(os.Args[2:])
+		os.Exit(sh.code)
 	default:
 		say("husk-init is the first process of a guest; it does nothing elsewhere")
 		os.Exit(1)
 	}
 }
 
+// failWith ends a process that is not the first.
+func failWith(what string, err error) {
+	if err != nil {
+		say("husk-init: %s: %v", what, err)
+		os.Exit(1)
+	}
+}
+
 // boot does what the initramfs and the kernel command line say.
 func boot() error {
-	if err := mountAll("/", early()); err != nil {
-		return err
-	}
 	init, err := readInit()
 	if err != nil {
+		return err
+	}
+	if g := init.Guest; g != nil && g.Then != "" {
+		err := becomeAnother(g)
+		say("husk-init: %v", err)
+		os.Exit(1) // the kernel panics, as it would without a first process
+	}
+	if err := mountAll("/", early()); err != nil {
 		return err
 	}
 	if init.Lab == nil {
@@ -66,12 +86,12 @@ func boot() error {
 		return err
 	}
 	if init.Lab == nil {
-		return demo(init.Demo)
+		return live(init)
 	}
 	if err := lab(init.Lab); err != nil {
 		return err
 	}
-	_, err = runChild([]string{self, agentArg}, nil, nil)
+	_, err = runChild([]string{self, labArg}, nil, nil)
 	return err
 }
 

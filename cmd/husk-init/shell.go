@@ -11,12 +11,15 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // A shell runs lines: commands of its own and programs, one after the other. It
 // has no pipes, variables or patterns; a guest that wants those brings a shell.
 type shell struct {
 	out, err io.Writer
+	prompt   string
 	code     int  // of the last command: what "echo $?" prints
 	ended    bool // by exit
 }
@@ -34,7 +37,10 @@ func shellMain(args []string) int {
 		sh.run(args[0])
 		return sh.code
 	}
-	fmt.Fprintln(sh.out, `a small shell; "help" lists its commands, "exit" powers off`)
+	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil { // else nobody wants to be asked
+		sh.prompt = prompt
+		fmt.Fprintln(sh.out, `a small shell; "help" lists its commands, "exit" powers off`)
+	}
 	sh.interact(os.Stdin)
 	return sh.code
 }
@@ -43,13 +49,15 @@ func shellMain(args []string) int {
 func (sh *shell) interact(in io.Reader) {
 	lines := bufio.NewReader(in)
 	for !sh.ended {
-		fmt.Fprint(sh.out, prompt)
+		fmt.Fprint(sh.out, sh.prompt)
 		text, err := lines.ReadString('\n')
 		if text != "" {
 			sh.run(text)
 		}
 		if err != nil {
-			fmt.Fprintln(sh.out)
+			if sh.prompt != "" {
+				fmt.Fprintln(sh.out)
+			}
 			return
 		}
 	}

@@ -56,11 +56,12 @@ type Guest struct {
 
 // A Demo is what a small guest does once it has said what it sees. The kernel
 // command line can say the same, and has the last word: husk.do=poweroff
-// husk.run="ls -l /proc" husk.code=3 husk.marker=1 husk.quiet=1.
+// husk.run="ls -l /proc" husk.code=3 husk.count=9 husk.marker=1 husk.quiet=1.
 type Demo struct {
 	Do     Action `json:"do,omitempty"`     // "" is Shell
 	Run    string `json:"run,omitempty"`    // the line for Run
-	Code   byte   `json:"code,omitempty"`   // for Exit
+	Code   byte   `json:"code,omitempty"`   // for Exit and ExitInit
+	Count  uint32 `json:"count,omitempty"`  // for Lines, 0 for DefaultCount
 	Marker byte   `json:"marker,omitempty"` // written to the marker port at the start, unless 0
 	Quiet  bool   `json:"quiet,omitempty"`  // do not say what the guest sees
 }
@@ -80,4 +81,10 @@ const (
 	Exit        Action = "exit"         // write Code to the debug-exit port
 	Idle        Action = "idle"         // do nothing, for ever
 	Spin        Action = "spin"         // keep a processor busy, for ever
+	Lines       Action = "lines"        // print Count lines of 80 bytes, and "the last of COUNT lines"
+	OutOfMemory Action = "oom"          // a child takes memory until the kernel ends it
+	ExitInit    Action = "exit-init"    // the first process ends with Code: the kernel panics
 )
+
+// DefaultCount is how many lines are printed: 8 MB.
+const DefaultCount = 100_000
