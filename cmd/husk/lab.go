@@ -111,14 +111,20 @@ func (f *labFlags) run(ctx context.Context, e *env, args []string) (int, error) 
 var errLabTimeout = errors.New("the time is up")
 
 // huskInLab runs husk itself in the lab. The folders of the files that its
-// arguments have it write are shared.
-func huskInLab(ctx context.Context, e *env, args []string) (int, error) {
+// flags have it write are shared, and so are the folders shares.
+func huskInLab(ctx context.Context, e *env, args, shares []string) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
 	o := lab.Options{}
+	for _, dir := range shares {
+		o.Shares = append(o.Shares, lab.Share{Host: dir})
+	}
 	for _, arg := range args {
+		if arg == "--" { // a command's own arguments
+			break
+		}
 		path, ok := strings.CutPrefix(arg, "--stats=")
 		for _, flag := range []string{"--serial=", "--console="} {
 			if !ok {
@@ -230,7 +236,7 @@ const patience = 10 * time.Second
 type stubborn struct{ signal syscall.Signal }
 
 func (s stubborn) Error() string {
-	return fmt.Sprintf("the command did not end by %v within %v; the lab was ended", s.signal, patience)
+	return fmt.Sprintf("the command did not end by %v within %v; its machine was ended", s.signal, patience)
 }
 
 // insist forwards signals, and ends the context when a command that was told to

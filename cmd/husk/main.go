@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/huskvm/husk/internal/doctor"
+	"github.com/huskvm/husk/internal/testvm"
 	"github.com/huskvm/husk/vmm"
 )
 
@@ -18,6 +19,7 @@ import (
 func verbs() []verb {
 	return []verb{
 		bootVerb(),
+		execTestVerb(),
 		labVerb(),
 		doctorVerb(),
 		helpVerb(),
@@ -37,7 +39,9 @@ type env struct {
 	newMachine func(vmm.Config) (machine, error)
 	canBoot    func() error // why KVM boots no stock kernel, nil where it does
 	examine    func() *doctor.Report
-	lab        func(ctx context.Context, args []string) (int, error) // husk with args, in the lab
+	startGuest func(ctx context.Context, b testvm.Blueprint) (testGuest, error)
+	// lab is husk with args, in the lab, which also writes to the folders shares.
+	lab func(ctx context.Context, args []string, shares ...string) (int, error)
 }
 
 func main() {
@@ -46,7 +50,10 @@ func main() {
 		newMachine: func(cfg vmm.Config) (machine, error) { return vmm.New(cfg) },
 		canBoot:    func() error { return doctor.CanBoot("") },
 		examine:    doctor.Host{}.Examine,
+		startGuest: func(ctx context.Context, b testvm.Blueprint) (testGuest, error) { return testvm.Start(ctx, b) },
 	}
-	e.lab = func(ctx context.Context, args []string) (int, error) { return huskInLab(ctx, e, args) }
+	e.lab = func(ctx context.Context, args []string, shares ...string) (int, error) {
+		return huskInLab(ctx, e, args, shares)
+	}
 	os.Exit(dispatch(context.Background(), e, os.Args[1:]))
 }

@@ -38,11 +38,12 @@ func TestMain(m *testing.M) {
 // A fakeHost is an env with fakes behind it.
 type fakeHost struct {
 	*env
-	out, err buffer
-	made     []vmm.Config // what machines were made from
-	run      func(ctx context.Context, m *fakeMachine) (*vmm.Result, error)
-	labArgs  []string
-	closed   int
+	out, err  buffer
+	made      []vmm.Config // what machines were made from
+	run       func(ctx context.Context, m *fakeMachine) (*vmm.Result, error)
+	labArgs   []string
+	labShares []string
+	closed    int
 }
 
 func newFakeHost(t *testing.T) *fakeHost {
@@ -60,8 +61,8 @@ func newFakeHost(t *testing.T) *fakeHost {
 		},
 		canBoot: func() error { return nil },
 		examine: func() *doctor.Report { return &doctor.Report{Verdict: doctor.InLab} },
-		lab: func(_ context.Context, args []string) (int, error) {
-			h.labArgs = args
+		lab: func(_ context.Context, args []string, shares ...string) (int, error) {
+			h.labArgs, h.labShares = args, shares
 			return 42, nil
 		},
 	}

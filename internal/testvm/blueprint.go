@@ -30,8 +30,8 @@ type Blueprint struct {
 	Modules string
 	// Load are modules that are loaded at the start, besides those that husk needs.
 	Load []string
-	// Files are more initramfs archives, made by who calls.
-	Files []Archive
+	// Own are more initramfs archives. Unlike Initrds they bring no first process.
+	Own []Archive
 	// NoAgent leaves husk's own process out of the guest: there are no commands then.
 	NoAgent bool
 	// Machine is all the rest. Its serial port and its vsock are set by Start.
@@ -90,7 +90,7 @@ func (b Blueprint) config() (cfg vmm.Config, files closers, err error) {
 	if cfg.CommandLine == "" && cfg.Kernel.ReaderAt != nil {
 		cfg.CommandLine = vmm.DefaultCommandLine
 	}
-	archives := slices.Clone(b.Files)
+	archives := slices.Clone(b.Own)
 	if !b.NoAgent {
 		init, err := b.init(alone, cfg.Kernel.Name)
 		if err != nil {
@@ -122,7 +122,7 @@ func (b Blueprint) init(alone bool, kernel string) (Archive, error) {
 	if kernel == "" {
 		return Archive{}, errors.New("commands in a guest whose kernel is in its disk image: name the kernel, so that its modules can be found, or do without them (NoAgent)")
 	}
-	o := guestinit.Options{Init: spec.Init{Guest: &spec.Guest{Port: spec.GuestPort}}}
+	o := guestinit.Options{Init: spec.Init{Guest: &spec.Guest{Port: spec.GuestPort}, Demo: spec.Demo{Quiet: true}}}
 	want := ours
 	if !alone {
 		o.Path, o.Init.Guest.Then, want = initPath, "/init", theirs

@@ -185,11 +185,29 @@ func (g *Guest) With(ctx context.Context, f func(context.Context, *agent.Client)
 	}
 	ctx, cancel := g.bound(ctx)
 	defer cancel()
+	done := make(chan struct{})
+	defer close(done)
+	context.AfterFunc(ctx, func() { g.giveUp(client, done) })
 	err = f(ctx, client)
 	if err == nil || g.life.Err() == nil {
 		return err
 	}
 	return context.Cause(g.life)
+}
+
+// lastWords is how long a guest may take to give up what it does.
+const lastWords = 5 * time.Second
+
+// giveUp closes the connection to a guest that does not give up what it was told to:
+// what waits to be sent to a guest that has ended, or that hangs, would wait for ever.
+func (g *Guest) giveUp(client *agent.Client, done <-chan struct{}) {
+	select {
+	case <-done:
+		return
+	case <-g.life.Done():
+	case <-time.After(lastWords):
+	}
+	_ = client.Close()
 }
 
 // bound is a context that also ends with the guest.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,6 +165,45 @@ func TestCommandsWaitForTheAgent(t *testing.T) {
 	require.ErrorContains(t, err, "the guest has ended: triple-fault")
 	_, err = g.Agent(t.Context())
 	require.NoError(t, err, "it was there")
+}
+
+// TestAGuestThatHangs takes nothing more off its connection.
+func TestAGuestThatHangs(t *testing.T) {
+	g, p := begin(t.Context(), t, false)
+	host, guest := net.Pipe()
+	stalled := &stall{Conn: guest, gone: make(chan struct{})}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = new(agent.Server).Serve(context.Background(), stalled)
+	}()
+	p.calls <- host
+	t.Cleanup(func() {
+		close(stalled.gone)
+		_ = guest.Close()
+		<-served
+	})
+	err := g.With(t.Context(), func(ctx context.Context, c *agent.Client) error {
+		stalled.on.Store(true)
+		time.AfterFunc(50*time.Millisecond, func() { p.end <- &vmm.Result{Outcome: vmm.GuestPanic} })
+		_, err := c.Run(ctx, agent.Command{Argv: []string{"true"}})
+		return err
+	})
+	require.ErrorContains(t, err, "guest-panic")
+}
+
+// stall is a connection from which nothing is read once it is on.
+type stall struct {
+	net.Conn
+	on   atomic.Bool
+	gone chan struct{}
+}
+
+func (s *stall) Read(p []byte) (int, error) {
+	if s.on.Load() {
+		<-s.gone
+	}
+	return s.Conn.Read(p)
 }
 
 func TestAGuestThatIsEnded(t *testing.T) {
