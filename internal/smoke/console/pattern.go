@@ -7,6 +7,7 @@ import (
 	"regexp/syntax"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // A Pattern is what is looked for on a console: a text as it is, or a regular
@@ -27,8 +28,11 @@ func ParsePattern(s string) (Pattern, error) {
 	if s == "" {
 		return Pattern{}, errors.New("pattern \"\": it is empty; give a text, or a regular expression between slashes")
 	}
+	if i := strings.IndexFunc(s, func(r rune) bool { return r == utf8.RuneError }); i >= 0 && !utf8.ValidString(s) {
+		return Pattern{}, fmt.Errorf("pattern %q: at %d: it is not in UTF-8; write /\\x{FFFD}/ for a byte that is none", s, i+1)
+	}
 	if s[0] != '/' {
-		return compile(s, regexp.QuoteMeta(s), 0)
+		return compile(s, regexp.QuoteMeta(s), "")
 	}
 	end := lastSlash(s)
 	if end == 0 {
@@ -43,7 +47,7 @@ func ParsePattern(s string) (Pattern, error) {
 		}
 		flags += string(f)
 	}
-	return compile(s, "(?m"+flags+":"+s[1:end]+")", len("(?m:")+len(flags))
+	return compile(s, s[1:end], flags)
 }
 
 // lastSlash is where the last slash is that no backslash makes a character; 0 where
@@ -64,47 +68,62 @@ func lastSlash(s string) int {
 // Regexp is the pattern of an expression that is compiled already; "^" and "$" are
 // those of a line in it.
 func Regexp(re *regexp.Regexp) (Pattern, error) {
-	return compile("/"+re.String()+"/", "(?m:"+re.String()+")", len("(?m:"))
+	return compile("/"+re.String()+"/", re.String(), "")
 }
 
-// compile makes the pattern of expr, which has what the user wrote behind its first
-// skip bytes.
-func compile(source, expr string, skip int) (Pattern, error) {
-	parsed, err := syntax.Parse(expr, syntax.Perl)
-	if err != nil {
-		return Pattern{}, expressionError(source, expr, skip, err)
+// compile makes the pattern of an expression, which source has behind its first
+// slash if it has one.
+func compile(source, expr, flags string) (Pattern, error) {
+	// By itself first: in the parentheses below, ")(" would be right.
+	if _, err := syntax.Parse(expr, syntax.Perl); err != nil {
+		return Pattern{}, expressionError(source, expr, err)
 	}
-	re, err := regexp.Compile(expr)
+	whole := "(?m" + flags + ":" + expr + ")"
+	re, err := regexp.Compile(whole)
 	if err != nil {
-		return Pattern{}, expressionError(source, expr, skip, err)
+		return Pattern{}, expressionError(source, expr, err)
 	}
 	if re.MatchString("") {
 		return Pattern{}, fmt.Errorf("pattern %q: at 1: it matches where there is nothing, so every console has it; "+
 			"put something in it that must be there", source)
 	}
+	parsed, err := syntax.Parse(whole, syntax.Perl)
+	if err != nil {
+		return Pattern{}, expressionError(source, expr, err)
+	}
 	prog, err := syntax.Compile(parsed.Simplify())
 	if err != nil {
-		return Pattern{}, expressionError(source, expr, skip, err)
+		return Pattern{}, expressionError(source, expr, err)
 	}
 	return Pattern{source: source, re: re, prog: prog}, nil
 }
 
 // expressionError says where in source the fault is, from 1, and what to do.
-func expressionError(source, expr string, skip int, err error) error {
+func expressionError(source, expr string, err error) error {
 	var fault *syntax.Error
 	if !errors.As(err, &fault) {
 		return fmt.Errorf("pattern %q: %w", source, err)
 	}
-	at := 1
-	if i := strings.LastIndex(expr, fault.Expr); fault.Expr != "" && fault.Expr != expr && i >= skip {
-		at = i - skip + 2 // behind the slash
-	}
-	what := fault.Code.String()
-	if fault.Expr != "" && fault.Expr != expr {
+	at, what := strings.Index(expr, fault.Expr), fault.Code.String()
+	if at < 0 || fault.Expr == "" || fault.Expr == expr {
+		at = faultAt(expr)
+	} else {
 		what += ": " + fault.Expr
 	}
 	return fmt.Errorf("pattern %q: at %d: %s; put a backslash before a character that stands for itself, "+
-		"or leave out the slashes to find the text as it is", source, at, what)
+		"or leave out the slashes to find the text as it is", source, at+1+strings.Index(source, expr), what)
+}
+
+// faultAt is where a fault is that is told of the whole expression, as for a
+// parenthesis: at the character from which on no beginning of it is right. It is
+// not looked for further back than anybody writes.
+func faultAt(expr string) int {
+	for end := len(expr) - 1; end > max(0, len(expr)-1000); end-- {
+		if _, err := syntax.Parse(expr[:end], syntax.Perl); err == nil {
+			return end
+		}
+	}
+	return 0
 }
 
 // String is the pattern as it was written.

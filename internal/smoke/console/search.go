@@ -57,7 +57,7 @@ const needsNext = syntax.EmptyEndLine | syntax.EmptyEndText | syntax.EmptyWordBo
 
 func newSearch(p Pattern, pos int64, prev rune) *search {
 	s := &search{prog: p.prog, seen: make([]uint32, len(p.prog.Inst))}
-	if lit, _ := p.prog.Prefix(); lit != "" {
+	if lit, _ := p.prog.Prefix(); lit != "" && lit[0] < utf8.RuneSelf {
 		s.first, s.skips = lit[0], true
 	}
 	s.restart(pos, prev)

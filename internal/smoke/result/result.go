@@ -136,7 +136,10 @@ type Command struct {
 
 // A Finding is what a detector has found on the console.
 type Finding struct {
-	Kind    string        `json:"kind"` // as "oops"
+	Kind string `json:"kind"` // as "oops"
+	// Event is the same number, from 1, for findings that are one event, as an oops and
+	// the panic it led to; the first of them is the cause.
+	Event   int           `json:"event"`
 	At      time.Duration `json:"at_ns"`
 	Summary string        `json:"summary"` // its first line
 	Trace   []string      `json:"trace"`   // all of its lines
