@@ -57,7 +57,8 @@ What the test writes is gone with the guest, but for what is brought back: the f
 (-test.fuzz) adds to its cache and to testdata/fuzz, and what --out names.
 
 The guest's kernel is silent unless the test fails: then what it said meanwhile is on
-standard error, and all of its console if it panicked or never came up.
+standard error, and all of its console if it panicked or never came up. That it has
+reported an oops, a warning or the like is said in any case.
 
 go test caches no results of tests that run this way. Several packages are tested at the
 same time, each in a guest with memory of its own: go test -p 1 has one at a time.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/huskvm/husk/internal/gotest"
 	guestconsole "github.com/huskvm/husk/internal/smoke/console"
+	"github.com/huskvm/husk/internal/smoke/result"
 	"github.com/huskvm/husk/internal/term"
 	"github.com/huskvm/husk/internal/testvm"
 	"github.com/huskvm/husk/vmm"
@@ -23,6 +24,7 @@ import (
 type testGuest interface {
 	gotest.Guest
 	Console() *guestconsole.Transcript
+	Findings() []result.Finding
 	Close() error
 }
 
@@ -83,7 +85,11 @@ func (t *testRun) run(ctx context.Context, b testvm.Blueprint) (code int, err er
 		return t.blame(err)
 	}
 	if code != 0 {
-		t.show("the guest's kernel said meanwhile", t.guest.Console().Lines()[t.before:])
+		lines := t.guest.Console().Lines()
+		t.show("the guest's kernel said meanwhile", lines[min(t.before, len(lines)):])
+	}
+	for _, f := range t.guest.Findings() {
+		t.say("the guest's kernel has reported (%s): %s", f.Kind, printable(f.Summary))
 	}
 	return code, nil
 }

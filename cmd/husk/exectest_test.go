@@ -15,6 +15,7 @@ import (
 
 	"github.com/huskvm/husk/internal/agent"
 	guestconsole "github.com/huskvm/husk/internal/smoke/console"
+	"github.com/huskvm/husk/internal/smoke/result"
 	"github.com/huskvm/husk/internal/testvm"
 	"github.com/huskvm/husk/vmm"
 )
@@ -26,6 +27,7 @@ type fakeGuest struct {
 	copied     []string
 	closed     bool
 	fails      error // in place of running anything
+	findings   []result.Finding
 }
 
 func (g *fakeGuest) With(ctx context.Context, f func(context.Context, *agent.Client) error) error {
@@ -41,6 +43,8 @@ func (g *fakeGuest) CopyOut(_ context.Context, from, _ string) error {
 }
 
 func (g *fakeGuest) Console() *guestconsole.Transcript { return g.transcript }
+
+func (g *fakeGuest) Findings() []result.Finding { return g.findings }
 
 func (g *fakeGuest) Close() error {
 	g.closed = true
@@ -118,6 +122,14 @@ func TestTheKernelIsHeardOfFailures(t *testing.T) {
 	}()
 	require.Equal(t, 1, h.husk("exec-test", shell(t), "-c", `touch "$1"; sleep 0.2; exit 1`, "sh", marker))
 	require.Equal(t, "husk: the guest's kernel said meanwhile:\n  loop0: error\n  EXT4-fs: error\n", h.err.String())
+}
+
+// TestAnOopsDuringAGoodTest is told of; the verdict is the test's.
+func TestAnOopsDuringAGoodTest(t *testing.T) {
+	h, g, _ := hostWithGuests(t)
+	g.findings = []result.Finding{{Kind: "oops", Summary: "BUG: kernel NULL pointer dereference"}}
+	require.Zero(t, h.husk("exec-test", shell(t), "-c", "true"))
+	require.Equal(t, "husk: the guest's kernel has reported (oops): BUG: kernel NULL pointer dereference\n", h.err.String())
 }
 
 func TestGuestsThatEndBeforeTheirTest(t *testing.T) {

@@ -34,6 +34,9 @@ type Blueprint struct {
 	Own []Archive
 	// NoAgent leaves husk's own process out of the guest: there are no commands then.
 	NoAgent bool
+	// AllowPanic lets a kernel that has panicked go on, as with a crash kernel, instead
+	// of ending the machine once its trace is out.
+	AllowPanic bool
 	// Machine is all the rest. Its serial port and its vsock are set by Start.
 	Machine vmm.Config
 }

@@ -50,6 +50,7 @@ type Guest struct {
 	console *console.Transcript
 	keys    *os.File // what is written here is typed
 	noAgent bool
+	trouble *trouble
 
 	life  context.Context // ends when the machine does; its cause is an Ended
 	over  context.CancelCauseFunc
@@ -75,7 +76,7 @@ func Start(ctx context.Context, b Blueprint) (_ *Guest, err error) {
 		return nil, err
 	}
 	defer files.close() // New has read them
-	g := newGuest(b.NoAgent)
+	g := newGuest(b.NoAgent, b.AllowPanic)
 	in, keys, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("pipe: %w", err)
@@ -96,15 +97,22 @@ func Start(ctx context.Context, b Blueprint) (_ *Guest, err error) {
 	return g, nil
 }
 
-func newGuest(noAgent bool) *Guest {
+func newGuest(noAgent, allowPanic bool) *Guest {
 	g := &Guest{console: console.New(), noAgent: noAgent, changed: make(chan struct{})}
 	g.cursor = g.console.Cursor()
+	end := func(why error) { g.stop(why) }
+	if allowPanic {
+		end = nil
+	}
+	g.trouble = newTrouble(end)
+	g.console.Watch(g.trouble.line)
 	return g
 }
 
 // start runs a machine.
 func (g *Guest) start(ctx context.Context, m machine, in *os.File) error {
 	g.machine = m
+	ctx, g.stop = context.WithCancelCause(ctx)
 	var calls net.Listener
 	if !g.noAgent {
 		var err error
@@ -113,14 +121,14 @@ func (g *Guest) start(ctx context.Context, m machine, in *os.File) error {
 		}
 	}
 	g.life, g.over = context.WithCancelCause(context.WithoutCancel(ctx))
-	ctx, g.stop = context.WithCancelCause(ctx)
 	if calls != nil {
 		g.work.Go(func() { g.answer(calls) })
 	}
 	g.work.Go(func() {
 		result, err := m.Run(ctx)
 		g.console.Close()
-		g.ended = &Ended{Result: result, Err: err}
+		g.trouble.stop()
+		g.ended = &Ended{Result: blamed(result, context.Cause(ctx)), Err: err}
 		g.over(g.ended)
 		_ = in.Close()
 		if calls != nil {

@@ -78,7 +78,7 @@ func begin(ctx context.Context, t *testing.T, noAgent bool) (*Guest, *pretender)
 	t.Helper()
 	in, keys, err := os.Pipe()
 	require.NoError(t, err)
-	g, p := newGuest(noAgent), newPretender()
+	g, p := newGuest(noAgent, false), newPretender()
 	g.keys = keys
 	require.NoError(t, g.start(ctx, p, in))
 	t.Cleanup(func() {
@@ -137,6 +137,38 @@ func TestExpect(t *testing.T) {
 	r, err := g.Wait(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, vmm.GuestPanic, r.Outcome)
+}
+
+// TestAPanicEndsTheGuest that would wait for somebody to look at it.
+func TestAPanicEndsTheGuest(t *testing.T) {
+	for name, text := range map[string]string{
+		"with its end": "[    1.500000] Kernel panic - not syncing: sysrq triggered crash\n[    1.500000] Call Trace:\n[    1.500000]  dump_stack_lvl+0x44/0x5c\n[    1.600000] ---[ end Kernel panic - not syncing: sysrq triggered crash ]---\n",
+		"cut off":      "[    1.500000] Kernel panic - not syncing: sysrq triggered crash\n[    1.500000] Call Trace:\n[    1.500000]  dump_stack_lvl+0x44/0x5c\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, _ := begin(t.Context(), t, true)
+			go g.console.Add(0, []byte(text))
+			_, err := g.Expect(t.Context(), pattern(t, "login:"))
+			ended := new(Ended)
+			require.ErrorAs(t, err, &ended)
+			require.Equal(t, vmm.GuestPanic, ended.Result.Outcome)
+			require.Equal(t, "Kernel panic - not syncing: sysrq triggered crash", ended.Result.Detail)
+			require.Len(t, g.Findings(), 1)
+			require.Contains(t, strings.Join(g.Findings()[0].Trace, "\n"), "dump_stack_lvl")
+		})
+	}
+}
+
+func TestAPanicThatIsAllowed(t *testing.T) {
+	in, keys, err := os.Pipe()
+	require.NoError(t, err)
+	g, p := newGuest(true, true), newPretender()
+	g.keys = keys
+	require.NoError(t, g.start(t.Context(), p, in))
+	defer g.Close()
+	g.console.Add(0, []byte("[    1.500000] Kernel panic - not syncing: x\n[    1.500000] ---[ end Kernel panic - not syncing: x ]---\nkdump: saving\n"))
+	_, err = g.Expect(t.Context(), pattern(t, "saving"))
+	require.NoError(t, err)
 }
 
 func TestCommandsWaitForTheAgent(t *testing.T) {

@@ -36,6 +36,10 @@ type Config struct {
 	// disks with a kernel of their own. Run, Copy and CopyOut fail then.
 	NoAgent bool
 
+	// AllowPanic lets a kernel that has panicked go on, as with a crash kernel. By
+	// default the guest has ended once its trace is out, also with panic=0.
+	AllowPanic bool
+
 	// Timeout is how long the guest may run. Default: ten minutes; in any case less
 	// than is left until the test's deadline, so that the test, and not go test, says
 	// what was waited for.
@@ -68,7 +72,8 @@ func (c Config) timeout(deadline time.Time, hasDeadline bool) time.Duration {
 // blueprint is the guest, with what c leaves open filled in.
 func (c Config) blueprint(t testing.TB) (testvm.Blueprint, error) {
 	b := testvm.Blueprint{
-		Kernel: c.Kernel, Initrds: c.Initrds, Modules: c.Modules, Load: c.Load, NoAgent: c.NoAgent, Machine: c.VMM,
+		Kernel: c.Kernel, Initrds: c.Initrds, Modules: c.Modules, Load: c.Load, NoAgent: c.NoAgent,
+		AllowPanic: c.AllowPanic, Machine: c.VMM,
 	}
 	if c.Append != "" {
 		b.Machine.Append = c.VMM.Append + " " + c.Append

@@ -75,6 +75,9 @@ func (vm *VM) cleanUp() {
 	if err := vm.guest.Close(); err != nil {
 		vm.t.Errorf("end of the guest: %v", err)
 	}
+	for _, f := range vm.guest.Findings() {
+		vm.t.Logf("the guest's kernel has reported (%s): %s", f.Kind, f.Summary)
+	}
 	if vm.t.Failed() {
 		vm.t.Logf("the guest's console:\n%s", lastLines(vm.guest.Console().Lines(), 1000))
 	}
@@ -110,13 +113,18 @@ func (vm *VM) Wait() *vmm.Result {
 	return result
 }
 
-// tail is the end of the console, for messages of failures.
+// tail is what the kernel has reported of itself, and the end of the console, for
+// messages of failures.
 func (vm *VM) tail() string {
+	var b strings.Builder
+	for _, f := range vm.guest.Findings() {
+		fmt.Fprintf(&b, "\nthe kernel has reported (%s):\n%s", f.Kind, strings.ToValidUTF8(strings.Join(f.Trace, "\n"), "\uFFFD"))
+	}
 	lines := vm.guest.Console().Lines()
 	if len(lines) == 0 {
-		return "\nthere was nothing on the guest's console"
+		return b.String() + "\nthere was nothing on the guest's console"
 	}
-	return "\nthe end of the guest's console:\n" + lastLines(lines, 20)
+	return b.String() + "\nthe end of the guest's console:\n" + lastLines(lines, 20)
 }
 
 // lastLines is the last n lines, each with when it came.
