@@ -32,6 +32,8 @@ type Blueprint struct {
 	Load []string
 	// Own are more initramfs archives. Unlike Initrds they bring no first process.
 	Own []Archive
+	// Program is husk-init, nil for the one that is built in.
+	Program []byte
 	// NoAgent leaves husk's own process out of the guest: there are no commands then.
 	NoAgent bool
 	// AllowPanic lets a kernel that has panicked go on, as with a crash kernel, instead
@@ -125,7 +127,7 @@ func (b Blueprint) init(alone bool, kernel string) (Archive, error) {
 	if kernel == "" {
 		return Archive{}, errors.New("commands in a guest whose kernel is in its disk image: name the kernel, so that its modules can be found, or do without them (NoAgent)")
 	}
-	o := guestinit.Options{Init: spec.Init{Guest: &spec.Guest{Port: spec.GuestPort}, Demo: spec.Demo{Quiet: true}}}
+	o := guestinit.Options{Program: b.Program, Init: spec.Init{Guest: &spec.Guest{Port: spec.GuestPort}, Demo: spec.Demo{Quiet: true}}}
 	want := ours
 	if !alone {
 		o.Path, o.Init.Guest.Then, want = initPath, "/init", theirs

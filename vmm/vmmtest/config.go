@@ -84,10 +84,15 @@ func (c Config) blueprint(t testing.TB) (testvm.Blueprint, error) {
 	if b.Machine.Log == nil {
 		b.Machine.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
+	var err error
+	if !c.NoAgent {
+		if b.Program, err = program(); err != nil {
+			return b, err
+		}
+	}
 	if c.Kernel != "" || c.VMM.Kernel.ReaderAt != nil || len(c.VMM.Disks) > 0 {
 		return b, nil
 	}
-	var err error
 	b.Kernel, err = hostkernel.Default(os.Getenv)
 	return b, err
 }

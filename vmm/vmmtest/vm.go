@@ -26,7 +26,7 @@ type VM struct {
 type errTimeUp time.Duration
 
 func (e errTimeUp) Error() string {
-	return fmt.Sprintf("its time was up after %v (Config.Timeout, and the test's own -timeout)", time.Duration(e))
+	return fmt.Sprintf("the guest's time was up after %v (Config.Timeout, and the test's own -timeout)", time.Duration(e))
 }
 
 // Start boots a guest and returns at once: what follows waits for it. The guest ends

@@ -146,7 +146,7 @@ func TestFailuresTell(t *testing.T) {
 		vm := Start(t, Config{Timeout: 15 * time.Second, Append: "quiet"})
 		vm.Expect("what never comes")
 	})
-	require.Contains(t, log, "expect /what never comes/ is not on the console: the guest was ended: its time was up after 15s")
+	require.Contains(t, log, "expect /what never comes/ is not on the console: the guest's time was up after 15s")
 	require.Contains(t, log, "the guest's console")
 }
 
