@@ -28,6 +28,9 @@ type Config struct {
 	Kernel boot.Source
 	// Initrds are loaded one behind the other.
 	Initrds []boot.Source
+	// AppendInitrds are loaded behind the initrds, wherever those are from. To a Linux
+	// guest all of them are one initramfs, where a later file replaces an earlier one.
+	AppendInitrds []boot.Source
 	// CommandLine is the kernel's command line. See DefaultCommandLine.
 	CommandLine string
 	// Append is added to the command line, wherever that is from.

@@ -67,6 +67,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"transport \"usb\"":        func(c *Config) { c.Transport = "usb" },
 		"cache \"none\"":           func(c *Config) { c.Disks = []disk.Spec{{File: "x", Cache: "none"}} },
 		"disks 1 and 3 are both x": func(c *Config) { c.Disks = []disk.Spec{{File: "x"}, {File: "y"}, {File: "x", ReadOnly: true}} },
+		"\"ours\" has nothing":     func(c *Config) { c.AppendInitrds = []boot.Source{{Name: "ours"}} },
 		"places for 13": func(c *Config) {
 			c.Transport = TransportMMIO
 			for range 14 {

@@ -17,6 +17,8 @@ const (
 	eferLMA = 1 << 10
 
 	rflagsReserved = 1 << 1 // always set
+	rflagsIF       = 1 << 9
+	rflagsVM       = 1 << 17
 )
 
 // start puts the boot processor at e: the one place where an image's entry
@@ -55,8 +57,11 @@ func start(c *kvm.VCPU, e boot.Entry) error {
 	return c.SetRegs(&kvm.Regs{RIP: e.RIP, RSI: e.RSI, RBX: e.RBX, RFLAGS: rflagsReserved})
 }
 
+// MSRs (Intel SDM vol. 4).
 const (
-	msrMiscEnable     = 0x1a0 // IA32_MISC_ENABLE
+	msrLSTAR          = 0xc000_0082 // IA32_LSTAR
+	msrKernelGSBase   = 0xc000_0102 // IA32_KERNEL_GS_BASE
+	msrMiscEnable     = 0x1a0       // IA32_MISC_ENABLE
 	miscFastStrings   = 1 << 0
 	msrMTRRDefType    = 0x2ff // IA32_MTRR_DEF_TYPE
 	mtrrEnable        = 1 << 11

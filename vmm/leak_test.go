@@ -45,7 +45,24 @@ func holdings(t *testing.T, ram uint64) map[string]int {
 			h["RAM"]++
 		}
 	}
+	h["vhost threads"] = vhostThreads(t)
 	return h
+}
+
+// vhostThreads is how many of the host kernel's threads serve queues: kernel threads
+// before Linux 6.4, and since then threads of this process.
+func vhostThreads(t *testing.T) (n int) {
+	t.Helper()
+	for _, pattern := range []string{"/proc/[0-9]*/comm", "/proc/self/task/*/comm"} {
+		all, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		for _, file := range all {
+			if name, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(name), "vhost-") {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // blank is a disk with nothing on it.
@@ -65,6 +82,9 @@ func TestAFailureAtAnyStepLeavesNothing(t *testing.T) {
 		cfg.Memory, cfg.Backing, cfg.CPUs = gib, backing, 2
 		cfg.Transport, cfg.Entropy, cfg.Balloon, cfg.Console = transport, true, true, &Serial{}
 		cfg.Networks = []Network{{Options: netdev.Options{Kind: netdev.KindUser}}}
+		if mayTap() {
+			cfg.Networks = append(cfg.Networks, Network{Options: netdev.Options{Kind: netdev.KindTap, Name: "huskleak%d", Queues: 2}})
+		}
 		cfg.Vsock = &Vsock{CID: 3, Path: filepath.Join(t.TempDir(), "vsock")}
 		cfg.Disks = []disk.Spec{{File: blank(t)}, {File: blank(t), Snapshot: true}}
 		cfg.KVM = os.Getenv("HUSK_KVM")
@@ -103,6 +123,9 @@ func TestRunningLeavesNothing(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	cfg := config(t, out8(portPower+2, 1), forever)
 	cfg.Memory = 256 * mib
+	if mayTap() {
+		cfg.Networks = []Network{{Options: netdev.Options{Kind: netdev.KindTap, Name: "huskleak%d", Queues: 2}}}
+	}
 	one := func() {
 		vm, err := New(cfg)
 		require.NoError(t, err)

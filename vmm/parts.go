@@ -15,6 +15,7 @@ import (
 	"github.com/huskvm/husk/devices/virtio/console"
 	"github.com/huskvm/husk/devices/virtio/net"
 	"github.com/huskvm/husk/devices/virtio/rng"
+	"github.com/huskvm/husk/devices/virtio/vhost"
 	"github.com/huskvm/husk/devices/virtio/vsock"
 )
 
@@ -53,7 +54,11 @@ func (c Config) parts() []part {
 	}
 	for i, n := range c.Networks {
 		parts = append(parts, part{"virtio-net " + n.name(), func(vm *VM) (virtio.Device, error) {
-			return net.New(vm.links[i], vm.cfg.mac(i))
+			kernel, err := vm.openVhost(n)
+			if err != nil {
+				return nil, err
+			}
+			return net.New(vm.links[i], vm.cfg.mac(i), kernel)
 		}})
 	}
 	if c.Console != nil {
@@ -148,6 +153,32 @@ func (vm *VM) openNetworks() error {
 	return nil
 }
 
+// vhostPath is the device of the host's kernel that serves queues. Tests change it.
+var vhostPath = vhost.Path
+
+// openVhost has the host's kernel serve the queues of a card, if it can and shall.
+func (vm *VM) openVhost(n Network) (net.Kernel, error) {
+	if n.Kind != netdev.KindTap || n.Vhost == netdev.VhostOff {
+		return nil, nil
+	}
+	var ram []vhost.Region
+	for _, r := range vm.mem.Regions() {
+		ram = append(ram, vhost.Region{GPA: r.GPA, Size: r.Size, HVA: r.HVA()})
+	}
+	v, err := vhost.Open(vhostPath, n.Queues, ram)
+	if err != nil {
+		if n.Vhost == netdev.VhostOn {
+			return nil, fmt.Errorf("vhost=on: %w; or leave vhost out", err)
+		}
+		vm.log.Info("husk serves the network's queues", "network", n.name(), "because", err)
+		return nil, nil
+	}
+	vm.onClose(v.Close)
+	vm.queues -= 2 * n.Queues // no thread of ours waits for them
+	vm.log.Info("the host's kernel serves the network's queues (vhost-net)", "network", n.name())
+	return v, nil
+}
+
 // validateNetworks refuses what no network can be.
 func (c Config) validateNetworks() error {
 	for i, n := range c.Networks {
@@ -156,6 +187,10 @@ func (c Config) validateNetworks() error {
 			return fmt.Errorf("%w: network %d is of kind %q; use user or tap", ErrConfig, i+1, n.Kind)
 		case i > 0 && slices.ContainsFunc(c.Networks[:i], func(o Network) bool { return n.MAC != nil && bytes.Equal(o.MAC, n.MAC) }):
 			return fmt.Errorf("%w: network %d has the address of another, %s; leave one out", ErrConfig, i+1, n.MAC)
+		case n.Vhost != "" && n.Vhost != netdev.VhostAuto && n.Vhost != netdev.VhostOn && n.Vhost != netdev.VhostOff:
+			return fmt.Errorf("%w: network %d: vhost %q; use on, off or auto", ErrConfig, i+1, n.Vhost)
+		case n.Kind == netdev.KindUser && n.Vhost == netdev.VhostOn:
+			return fmt.Errorf("%w: network %d: vhost is for taps; a user network is in this process", ErrConfig, i+1)
 		case n.Kind == netdev.KindTap && len(n.Publish) > 0:
 			return fmt.Errorf("%w: network %d: ports are published by a user network; a tap has addresses of its own", ErrConfig, i+1)
 		}

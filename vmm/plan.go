@@ -46,7 +46,7 @@ func PlanOf(cfg Config) (*Plan, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	disks, err := cfg.openForReading()
+	disks, err := cfg.openDisksForReading()
 	defer func() {
 		for _, d := range disks {
 			_ = d.Close()
@@ -65,7 +65,7 @@ func PlanOf(cfg Config) (*Plan, error) {
 		Backing: cfg.Backing, CPUs: cfg.CPUs, MemoryMap: memoryMap(cfg.Memory),
 		Initrds: []string{}, // in JSON a list, not null
 	}
-	for _, s := range cfg.Initrds {
+	for _, s := range cfg.initrds() {
 		p.Initrds = append(p.Initrds, s.Name)
 	}
 	image, entry, err := load(cfg, nowhere{})
@@ -111,14 +111,13 @@ func PlanOf(cfg Config) (*Plan, error) {
 	return p, nil
 }
 
-// openForReading opens the disks, to see that they are there, and to look for a
+// openDisksForReading opens the disks, to see that they are there, and to look for a
 // kernel on the first one. Those that are open when it fails are returned, too.
-func (c Config) openForReading() (disks []*disk.Disk, err error) {
+func (c Config) openDisksForReading() (disks []*disk.Disk, err error) {
 	for _, spec := range c.Disks {
-		spec.ReadOnly, spec.Snapshot = true, false
-		d, err := disk.Open(spec, c.Log)
+		d, err := openForReading(spec, c.Log)
 		if err != nil {
-			return disks, fmt.Errorf("%w: %w", ErrConfig, err)
+			return disks, err
 		}
 		disks = append(disks, d)
 		if _, err := newBlock(d, c.CPUs); err != nil {
@@ -140,6 +139,9 @@ func (c Config) commandLine() string {
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
 }
 
+// initrds are all of them.
+func (c Config) initrds() []boot.Source { return slices.Concat(c.Initrds, c.AppendInitrds) }
+
 // load puts the kernel of cfg into mem.
 func load(cfg Config, mem io.WriterAt) (boot.Image, boot.Entry, error) {
 	image, err := boot.Open(cfg.Kernel)
@@ -150,7 +152,7 @@ func load(cfg Config, mem io.WriterAt) (boot.Image, boot.Entry, error) {
 		MemoryMap:   memoryMap(cfg.Memory),
 		RSDP:        acpiBase,
 		CommandLine: cfg.commandLine(),
-		Initrds:     cfg.Initrds,
+		Initrds:     cfg.initrds(),
 	})
 	return image, entry, err
 }

@@ -230,12 +230,9 @@ func (vm *VM) Pause() error {
 	vm.resume = resume
 	parked := make(chan struct{}, len(vm.vcpus))
 	for _, c := range vm.vcpus {
-		if !c.post(func(ctx context.Context) {
+		if !c.post(context.Background(), func(ctx context.Context) {
 			parked <- struct{}{}
-			select {
-			case <-resume:
-			case <-ctx.Done():
-			}
+			c.park(ctx, resume)
 		}) {
 			continue
 		}

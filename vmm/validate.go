@@ -86,7 +86,7 @@ func (c Config) Validate() error {
 	if n, most := len(c.parts()), c.Transport.maxVirtio(); n > most {
 		return fmt.Errorf("%w: %d virtio devices; there are places for %d (transport %s)", ErrConfig, n, most, c.Transport)
 	}
-	for _, s := range c.Initrds {
+	for _, s := range c.initrds() {
 		if s.ReaderAt == nil {
 			return fmt.Errorf("%w: initrd %q has nothing to read from", ErrConfig, s.Name)
 		}

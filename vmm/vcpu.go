@@ -12,6 +12,7 @@ import (
 
 	"github.com/huskvm/husk/devices"
 	"github.com/huskvm/husk/kvm"
+	"github.com/huskvm/husk/vmm/paging"
 )
 
 // A vcpu is an OS thread with a mailbox. The thread is inside KVM_RUN nearly
@@ -20,7 +21,7 @@ type vcpu struct {
 	id        int
 	kvm       *kvm.VCPU
 	pio, mmio *devices.Bus
-	ram       ram
+	ram       paging.RAM
 	stop      func(Result) // ends the machine's run; returns at once
 	entering  func()       // called when the thread is about to enter the guest
 
@@ -58,15 +59,17 @@ func (c *vcpu) kick() {
 }
 
 // post has f called on the vCPU's thread, outside of KVM_RUN. It reports false
-// if the thread has ended.
-func (c *vcpu) post(f func(context.Context)) bool {
+// if the thread, or ctx, has ended: a thread that is kept by a device does not empty
+// its mailbox.
+func (c *vcpu) post(ctx context.Context, f func(context.Context)) bool {
 	select {
 	case c.mail <- f:
 		c.kick()
 		return true
 	case <-c.done:
-		return false
+	case <-ctx.Done():
 	}
+	return false
 }
 
 // loop runs the vCPU until ctx ends. It owns the calling goroutine's thread.
@@ -101,6 +104,21 @@ func (c *vcpu) readMail(ctx context.Context) {
 			f(ctx)
 		default:
 			return
+		}
+	}
+}
+
+// park holds the thread, which is the caller's, until resume is closed or the run
+// ends. It reads its mail all the same.
+func (c *vcpu) park(ctx context.Context, resume <-chan struct{}) {
+	for {
+		select {
+		case <-resume:
+			return
+		case <-ctx.Done():
+			return
+		case f := <-c.mail:
+			f(ctx)
 		}
 	}
 }
@@ -154,7 +172,7 @@ func (c *vcpu) systemEvent(e *kvm.SystemEventExit) {
 
 // fail ends the run with what can be told about this vCPU.
 func (c *vcpu) fail(o Outcome, detail string, e *kvm.InternalErrorExit) {
-	c.stop(Result{Outcome: o, Detail: detail, Dump: c.dump(o, e)})
+	c.stop(Result{Outcome: o, Detail: detail, Dump: c.failure(o, e)})
 }
 
 func (c *vcpu) count(exit kvm.Exit) {
@@ -177,9 +195,4 @@ func (c *vcpu) count(exit kvm.Exit) {
 			p.Writes++
 		}
 	}
-}
-
-// ram is guest memory to look at.
-type ram interface {
-	Readable(gpa, n uint64) ([]byte, error)
 }

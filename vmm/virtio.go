@@ -4,13 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
-	"github.com/huskvm/husk/boot"
-	"github.com/huskvm/husk/boot/diskboot"
-	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/devices/pci"
 	"github.com/huskvm/husk/devices/virtio"
 	"github.com/huskvm/husk/devices/virtio/mmio"
@@ -31,55 +26,6 @@ type plugged interface {
 	Pause(context.Context) error
 	Resume()
 	Close()
-}
-
-// findKernel looks for what to boot on the first disk, where c names no kernel. It
-// tells how that was found, and what was odd.
-func (c *Config) findKernel(disks []*disk.Disk) ([]string, error) {
-	if c.Kernel.ReaderAt != nil || len(disks) == 0 {
-		return nil, nil
-	}
-	d := disks[0]
-	found, err := diskboot.Find(boot.Source{Name: d.Spec().File, Size: d.Size(), ReaderAt: diskReader{d}})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
-	}
-	for _, line := range found.Account() {
-		c.Log.Info("found on the disk", "what", line)
-	}
-	for _, note := range found.Notes {
-		c.Log.Warn("odd on the disk", "what", note)
-	}
-	c.Kernel = found.Kernel
-	if len(c.Initrds) == 0 {
-		c.Initrds = found.Initrds
-	}
-	if c.CommandLine == "" {
-		c.CommandLine = diskboot.AddConsole(found.CommandLine, "ttyS0")
-		// Who looks at a panic is husk: the guest shall not stand still with it.
-		if !strings.Contains(" "+c.CommandLine, " panic=") {
-			c.CommandLine = "panic=-1 " + c.CommandLine
-		}
-		if c.Serial == nil && c.Console != nil { // what the user sees comes last
-			c.CommandLine = diskboot.AddConsole(c.CommandLine, "hvc0")
-		}
-	}
-	return append([]string{found.Origin}, found.Notes...), nil
-}
-
-// diskReader is a disk as an io.ReaderAt.
-type diskReader struct{ *disk.Disk }
-
-// ReadAt implements io.ReaderAt.
-func (r diskReader) ReadAt(p []byte, off int64) (int, error) {
-	n := min(int64(len(p)), max(r.Size()-off, 0))
-	if err := r.Disk.ReadAt([][]byte{p[:n]}, off); err != nil {
-		return 0, err
-	}
-	if n < int64(len(p)) {
-		return int(n), io.EOF
-	}
-	return int(n), nil
 }
 
 // plugVirtio makes the virtio devices and puts them into their slots. They do

@@ -80,7 +80,7 @@ func (t *interruptTable) store() error {
 }
 
 // vectors are the MSI-X vectors of one function: an eventfd each, which KVM turns
-// into the message of a GSI (irqfd). It implements pci.Vectors.
+// into the message of a GSI (irqfd). It implements pci.Descriptors.
 type vectors struct {
 	table *interruptTable
 	first uint32 // GSI
@@ -133,6 +133,9 @@ func (v *vectors) Route(vector int, m pci.Message) error {
 	v.bound[vector] = true
 	return nil
 }
+
+// FD implements pci.Descriptors.
+func (v *vectors) FD(vector int) int { return v.fds[vector] }
 
 // Signal implements pci.Vectors.
 func (v *vectors) Signal(vector int) { eventfd.Signal(v.fds[vector]) }

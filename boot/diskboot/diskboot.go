@@ -1,5 +1,6 @@
 // Package diskboot finds what a disk image would boot: the kernel, the initrds
-// and the command line that the boot loader installed there would choose. It
+// and the command line that the boot loader installed there would choose, and the
+// modules that the kernel has there. It
 // reads partition tables, file systems and configurations itself, so it needs no
 // root and mounts nothing; and it writes nothing.
 //
@@ -48,6 +49,8 @@ type Found struct {
 	Origin string
 	// Notes are what was odd on the way, one line each.
 	Notes []string
+
+	search *search // what Modules goes on with
 }
 
 // Account tells what was found where, a line for each file, for a log or a dry run.
@@ -127,6 +130,7 @@ func find(s *search) (*Found, error) {
 			}
 			if f := step(v); f != nil {
 				f.Notes = append(append(s.notes, v.notes...), f.Notes...)
+				f.search = s
 				return f, nil
 			}
 		}

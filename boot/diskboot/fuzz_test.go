@@ -3,15 +3,20 @@ package diskboot
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"flag"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/huskvm/husk/boot/modules"
 )
 
 var update = flag.Bool("update", false, "make testdata/disk.img.gz again, with sfdisk, mke2fs and mkfs.vfat")
@@ -26,10 +31,15 @@ func makeGolden(t *testing.T) {
 		"boot/grub/grubenv":           "# GRUB Environment Block\nsaved_entry=a\n",
 		"loader/entries/b.conf":       "title B\nlinux /boot/vmlinuz-6.1\ninitrd /initrd.img\noptions x\n",
 		"boot/extlinux/extlinux.conf": "DEFAULT c\nLABEL c\nLINUX ../vmlinuz-6.1\nINITRD ../initrd.img-6.1\n",
-		"boot/vmlinuz-6.1":            "kernel", "boot/initrd.img-6.1": "initrd", "initrd.img": "-> boot/initrd.img-6.1", "etc/os-release": "ID=x",
+		"boot/vmlinuz-6.1":            bzImage("6.1"), "boot/initrd.img-6.1": "initrd", "initrd.img": "-> boot/initrd.img-6.1", "etc/os-release": "ID=x",
+		"lib":                               "-> usr/lib",
+		"usr/lib/modules/6.1/modules.dep":   "kernel/a.ko: extra/b.ko.gz\nextra/b.ko.gz:\n",
+		"usr/lib/modules/6.1/kernel/a.ko":   "module a",
+		"usr/lib/modules/6.1/kernel/c.ko":   "-> a.ko",
+		"usr/lib/modules/6.1/extra/b.ko.gz": packGzip(t, "module b"), "usr/lib/modules/6.1/modules.builtin": "",
 	}
 	path := blank(t, 256<<10)
-	command(t, "", "mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "^has_journal,^resize_inode", "-N", "32", "-U", rootUUID, "-d", files.write(t), path)
+	command(t, "", "mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "^has_journal,^resize_inode", "-N", "48", "-U", rootUUID, "-d", files.write(t), path)
 	image := blank(t, 512<<10)
 	command(t, "label: gpt\nlabel-id: "+bootUUID+"\nstart=64, size=512, type=L, uuid="+partUUID+"\n", "sfdisk", "-q", image)
 	disk := content(t, image)
@@ -59,8 +69,12 @@ func TestGolden(t *testing.T) {
 	}
 	image := golden(t)
 	got, f := find1(t, image)
-	require.Equal(t, found{"kernel", "initrd", "root=UUID=" + rootUUID + " ro", "partition 1 (ext4), /boot/grub/grub.cfg, entry 'A'"}, got)
+	require.Equal(t, found{bzImage("6.1"), "initrd", "root=UUID=" + rootUUID + " ro", "partition 1 (ext4), /boot/grub/grub.cfg, entry 'A'"}, got)
 	require.Empty(t, f.Notes)
+	fsys, err := f.Modules()
+	require.NoError(t, err)
+	require.NoError(t, fstest.TestFS(fsys, "modules.builtin", "modules.dep", "kernel/a.ko", "kernel/c.ko", "extra/b.ko.gz"))
+	require.Equal(t, map[string]string{"b": "module b", "a": "module a"}, readModules(t, fsys, "a"))
 
 	copy(image[bytes.Index(image, []byte("saved_entry=a")):], "saved_entry=b")
 	got, _ = find1(t, image)
@@ -84,7 +98,7 @@ func FuzzFind(f *testing.F) {
 		p = p[:min(len(p), 255)]
 		f.Add(append([]byte{byte(off), byte(off >> 8), byte(off >> 16), byte(len(p))}, p...), len(image))
 	}
-	for _, what := range []string{"EFI PART", "if [ -s", "# GRUB Env", "title B", "DEFAULT c", "grub.cfg", "vmlinuz-6.1"} {
+	for _, what := range []string{"EFI PART", "if [ -s", "# GRUB Env", "title B", "DEFAULT c", "grub.cfg", "vmlinuz-6.1", "HdrS", "kernel/a.ko: ", "module a", "modules.dep"} {
 		off := bytes.Index(image, []byte(what))
 		require.Positive(f, off, what)
 		seed(off, image[off:])
@@ -118,5 +132,42 @@ func FuzzFind(f *testing.F) {
 			require.False(t, strings.ContainsAny(line, "\x00\x1b\n"))
 		}
 		_, _ = io.CopyN(io.Discard, io.NewSectionReader(found.Kernel, 0, found.Kernel.Size), 1<<16)
+		lookAtModules(t, found)
 	})
+}
+
+// lookAtModules reads whatever an image has for modules.
+func lookAtModules(t *testing.T, found *Found) {
+	fsys, err := found.Modules()
+	if err != nil {
+		require.ErrorIs(t, err, ErrNoModules)
+		require.False(t, strings.ContainsAny(err.Error(), "\x00\x1b\n"))
+		return
+	}
+	require.False(t, strings.ContainsAny(fsys.String(), "\x00\x1b\n"))
+	files := 0
+	_ = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		require.True(t, fs.ValidPath(name))
+		if files++; err != nil || files > 1000 {
+			return fs.SkipAll
+		}
+		_, _ = fsys.Stat(name)
+		_, _ = fsys.Lstat(name)
+		if d.Type()&fs.ModeSymlink != 0 {
+			_, _ = fsys.ReadLink(name)
+		}
+		return nil
+	})
+	tree, err := modules.OpenFS(fsys, fsys.String())
+	if err != nil {
+		require.ErrorIs(t, err, modules.ErrTree)
+		return
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		list, err := tree.Resolve(name)
+		require.True(t, err == nil || errors.Is(err, modules.ErrModule) || errors.Is(err, modules.ErrNotFound), err)
+		for _, m := range list {
+			_, _ = m.Read()
+		}
+	}
 }

@@ -11,13 +11,13 @@ import (
 	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/boot/diskboot/ext4"
 	"github.com/huskvm/husk/boot/diskboot/fat"
+	"github.com/huskvm/husk/boot/diskboot/imagefs"
 	"github.com/huskvm/husk/boot/diskboot/parttable"
 )
 
-// A files is a file system. Paths are from its root; what is not there is
-// fs.ErrNotExist.
+// A files is a file system whose folders can be listed without a look at each file.
 type files interface {
-	Open(name string) (*io.SectionReader, error)
+	imagefs.Files
 	List(folder string) ([]string, error)
 }
 

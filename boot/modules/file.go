@@ -6,7 +6,7 @@ import (
 	"debug/elf"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -17,14 +17,17 @@ import (
 // i915, with debug information) stay under it.
 const maxSize = 256 << 20
 
+// maxRead bounds what is unpacked to resolve modules once, in bytes.
+const maxRead = 1 << 30
+
 // Read gives the module as the kernel loads it: an ELF file, unpacked.
 func (m Module) Read() ([]byte, error) {
-	f, err := os.Open(m.File)
+	f, err := m.FS.Open(m.Path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrModule, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrModule, m.File, err)
 	}
 	defer f.Close()
-	r, err := unpack(f, m.File)
+	r, err := unpack(f, m.Path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrModule, m.File, err)
 	}
@@ -56,16 +59,23 @@ func unpack(r io.Reader, name string) (io.Reader, error) {
 }
 
 // depends names the modules that m needs, from its own .modinfo.
-func (m Module) depends() ([]string, error) {
+func (r *resolver) depends(m Module) ([]string, error) {
 	b, err := m.Read()
 	if err != nil {
 		return nil, err
+	}
+	if r.left -= int64(len(b)); r.left < 0 {
+		return nil, fmt.Errorf("%w: %s: it and what was read before have more than %d MiB", ErrModule, m.File, maxRead>>20)
 	}
 	info, err := modinfo(b)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrModule, m.File, err)
 	}
-	return dependsOf(info), nil
+	names := dependsOf(info)
+	if i := slices.IndexFunc(names, func(n string) bool { return !plain(n) || len(n) > maxName }); i >= 0 {
+		return nil, fmt.Errorf("%w: %s: it depends on %.80q", ErrModule, m.File, names[i])
+	}
+	return names, nil
 }
 
 // modinfo is the section in which a module describes itself: "key=value"

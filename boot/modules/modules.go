@@ -1,13 +1,16 @@
 // Package modules finds kernel modules and what they depend on, in a tree such
-// as /lib/modules/VERSION, also one just unpacked where depmod has not run.
+// as /lib/modules/VERSION, also one just unpacked where depmod has not run, and
+// also one that no file system of this host has, as in a disk image.
 package modules
 
 import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,17 +26,28 @@ var (
 	ErrModule = errors.New("not a readable kernel module")
 )
 
+// Bounds on a tree, which may be a stranger's. Ubuntu's has some 7000 modules and a
+// modules.dep of 1 MiB.
+const (
+	maxIndex = 8 << 20 // bytes of modules.dep, and of modules.builtin
+	maxName  = 55      // bytes of a module's name (kernel include/linux/module.h, MODULE_NAME_LEN)
+	maxFiles = 1 << 17 // files and folders where depmod has not run
+	maxNeeds = 1000    // modules that are resolved at once
+)
+
 // A Module is one module file.
 type Module struct {
 	Name string // as the kernel has it: with '_', never '-'
-	Path string // relative to the tree's root: "kernel/fs/9p/9p.ko.xz"
-	File string // where the file is
+	FS   fs.FS  // the tree that it is in
+	Path string // where it is in FS: "kernel/fs/9p/9p.ko.xz"
+	File string // Path and where the tree is, for people
 }
 
 // A Tree is the modules of one kernel. It does not change once opened and may
-// be used by several goroutines.
+// be used by several goroutines if its file system may.
 type Tree struct {
-	root    string
+	fsys    fs.FS
+	root    string // what fsys is called
 	builtin map[string]bool
 	paths   map[string]string   // name → path in the tree
 	deps    map[string][]string // name → paths in modules.dep, nil where depmod has not run
@@ -44,8 +58,14 @@ const builtinList = "modules.builtin"
 
 // Open reads the tree at root, the folder that has "kernel" and modules.builtin in it.
 func Open(root string) (*Tree, error) {
-	t := &Tree{root: root, builtin: map[string]bool{}, paths: map[string]string{}}
-	err := lines(filepath.Join(root, builtinList), func(line string) {
+	return OpenFS(os.DirFS(root), root)
+}
+
+// OpenFS reads the tree that fsys is: "kernel" and modules.builtin are in its root.
+// Errors call it root.
+func OpenFS(fsys fs.FS, root string) (*Tree, error) {
+	t := &Tree{fsys: fsys, root: root, builtin: map[string]bool{}, paths: map[string]string{}}
+	err := lines(fsys, builtinList, func(line string) {
 		t.builtin[nameOf(line)] = true
 	})
 	if err != nil {
@@ -63,19 +83,29 @@ func Open(root string) (*Tree, error) {
 	return t, nil
 }
 
+// IsTree tells whether fsys is what OpenFS wants, by the list of what is built in.
+func IsTree(fsys fs.FS) (bool, error) {
+	_, err := fs.Stat(fsys, builtinList)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // readDeps reads modules.dep: "path: path path…", where what a module needs
 // stands in the reverse of the order to load it in (depmod(8)).
 func (t *Tree) readDeps() error {
 	deps := map[string][]string{}
-	err := lines(filepath.Join(t.root, "modules.dep"), func(line string) {
+	err := lines(t.fsys, "modules.dep", func(line string) {
 		path, needs, ok := strings.Cut(line, ":")
-		if !ok {
+		name := nameOf(path)
+		if !ok || len(name) > maxName {
 			return
 		}
-		t.paths[nameOf(path)] = path
+		t.paths[name] = path
 		paths := strings.Fields(needs)
 		slices.Reverse(paths)
-		deps[nameOf(path)] = paths
+		deps[name] = paths
 	})
 	if err != nil {
 		return err
@@ -89,18 +119,17 @@ func (t *Tree) readDeps() error {
 
 // walk finds the modules by their files.
 func (t *Tree) walk() error {
-	return filepath.WalkDir(t.root, func(file string, d fs.DirEntry, err error) error {
+	seen := 0
+	return fs.WalkDir(t.fsys, ".", func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() || suffix(file) == "" {
-			return nil
+		if seen++; seen > maxFiles {
+			return fmt.Errorf("it has more than %d files and folders", maxFiles)
 		}
-		rel, err := filepath.Rel(t.root, file)
-		if err != nil {
-			return err
+		if name := nameOf(file); !d.IsDir() && suffix(file) != "" && plain(file) && len(name) <= maxName {
+			t.paths[name] = file
 		}
-		t.paths[nameOf(rel)] = rel
 		return nil
 	})
 }
@@ -125,8 +154,11 @@ func (t *Tree) Present(names ...string) []string {
 // Resolve gives the files to load for the named modules, each after what it
 // depends on, none twice. '-' and '_' are the same in a name. Built-in modules
 // need no file. A name the tree has not is an ErrNotFound.
+//
+// Where depmod has not run, the modules themselves are read, and all of them
+// together may have 1 GiB.
 func (t *Tree) Resolve(names ...string) ([]Module, error) {
-	r := resolver{tree: t, state: map[string]int{}}
+	r := resolver{tree: t, state: map[string]int{}, left: maxRead}
 	for _, name := range names {
 		if err := r.add(canonical(name)); err != nil {
 			return nil, err
@@ -145,6 +177,7 @@ type resolver struct {
 	tree  *Tree
 	state map[string]int
 	list  []Module
+	left  int64 // bytes of modules that may still be read
 }
 
 func (r *resolver) add(name string) error {
@@ -159,10 +192,12 @@ func (r *resolver) add(name string) error {
 		return nil
 	case !isFile:
 		return fmt.Errorf("%w: %s (looked in %s)", ErrNotFound, name, t.root)
+	case len(r.state) == maxNeeds:
+		return fmt.Errorf("%w: %s and %d others are needed at once", ErrModule, filepath.Join(t.root, path), maxNeeds)
 	}
-	m := Module{Name: name, Path: path, File: filepath.Join(t.root, path)}
+	m := Module{Name: name, FS: t.fsys, Path: path, File: filepath.Join(t.root, path)}
 	r.state[name] = open
-	needs, err := t.needs(m)
+	needs, err := r.needs(m)
 	if err != nil {
 		return err
 	}
@@ -177,12 +212,12 @@ func (r *resolver) add(name string) error {
 }
 
 // needs names what a module depends on.
-func (t *Tree) needs(m Module) ([]string, error) {
-	if t.deps == nil {
-		return m.depends()
+func (r *resolver) needs(m Module) ([]string, error) {
+	if r.tree.deps == nil {
+		return r.depends(m)
 	}
 	var names []string
-	for _, path := range t.deps[m.Name] {
+	for _, path := range r.tree.deps[m.Name] {
 		names = append(names, nameOf(path))
 	}
 	return names, nil
@@ -194,30 +229,43 @@ func canonical(name string) string {
 }
 
 // nameOf is the name of the module in a file.
-func nameOf(path string) string {
-	base := filepath.Base(path)
+func nameOf(file string) string {
+	base := path.Base(file)
 	return canonical(strings.TrimSuffix(base, suffix(base)))
 }
 
 // suffix is the end of a module file's name, "" for other files.
-func suffix(path string) string {
+func suffix(file string) string {
 	for _, s := range []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"} {
-		if strings.HasSuffix(path, s) {
+		if strings.HasSuffix(file, s) {
 			return s
 		}
 	}
 	return ""
 }
 
-func lines(file string, each func(string)) error {
-	f, err := os.Open(file)
+// plain tells whether a text is printable ASCII, as all paths of modules are: what
+// else a stranger's tree has could take over a terminal, or break a list of lines.
+func plain(text string) bool {
+	return strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) < 0
+}
+
+// lines calls each for every line of a file.
+func lines(fsys fs.FS, name string, each func(string)) error {
+	f, err := fsys.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<20) // a long line of modules.dep has some thousand bytes
+	s := bufio.NewScanner(io.LimitReader(f, maxIndex+1)) // it has room for 64 KiB; a long line of modules.dep has a few
+	size := 0
 	for s.Scan() {
+		if size += len(s.Bytes()) + 1; size > maxIndex {
+			return fmt.Errorf("%s has more than %d MiB", name, maxIndex>>20)
+		}
+		if !plain(s.Text()) {
+			return fmt.Errorf("%s has a line that is no text: %q", name, s.Text()[:min(len(s.Text()), 80)])
+		}
 		each(s.Text())
 	}
 	return s.Err()

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"debug/elf"
 	"encoding/binary"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -187,7 +188,7 @@ func TestVersion(t *testing.T) {
 	require.Equal(t, "6.1.0-99-amd64", v)
 	for name, b := range map[string][]byte{
 		"empty": nil, "short": make([]byte, 0x100), "no kernel": make([]byte, 0x400),
-		"no version": bzImage(""), "a path": bzImage("../../etc x"), "endless": bzImage(string(bytes.Repeat([]byte("6"), 0x100))),
+		"no version": bzImage(""), "a path": bzImage("../../etc x"), "a folder above": bzImage(".. x"), "escapes": bzImage("6\x1b[2J x"), "endless": bzImage(string(bytes.Repeat([]byte("6"), 0x100))),
 	} {
 		_, err := Version(bytes.NewReader(b))
 		require.ErrorIs(t, err, ErrVersion, name)
@@ -259,7 +260,7 @@ func FuzzVersion(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := Version(bytes.NewReader(b))
 		if err == nil {
-			require.NotEmpty(t, v)
+			require.True(t, fs.ValidPath(v) && plain(v), v)
 			require.NotContains(t, v, "/")
 		}
 	})

@@ -53,14 +53,24 @@ func Version(image io.ReaderAt) (string, error) {
 	return "", fmt.Errorf("%w: at offset %#x stands no version", ErrVersion, off)
 }
 
-// release cuts a release out of what begins with it, "" if nothing does.
+// release cuts a release out of what begins with it, "" if nothing does. It must
+// be good for the name of a folder.
 func release(text []byte) string {
 	end := bytes.IndexAny(text, " \x00")
-	if end <= 0 || end > maxRelease || strings.ContainsRune(string(text[:end]), '/') {
+	if end <= 0 || end > maxRelease {
 		return ""
 	}
-	return string(text[:end])
+	r := string(text[:end])
+	if strings.Contains(r, "/") || r == "." || r == ".." || !plain(r) {
+		return ""
+	}
+	return r
 }
+
+// maxBanner is how far an ELF file is read for its banner, in bytes: debug
+// information, which makes such files large, comes after it, and a file that is
+// mostly a hole may have any size.
+const maxBanner = 256 << 20
 
 // banner begins the first line that a kernel prints (kernel init/version.c,
 // linux_banner); the release follows.
@@ -70,7 +80,7 @@ const banner = "Linux version "
 func bannerVersion(image io.ReaderAt) (string, error) {
 	const most = len(banner) + maxRelease + 1
 	buf := make([]byte, 1<<20)
-	for off := int64(0); ; off += int64(len(buf) - most) { // one that a piece cuts is whole in the next
+	for off := int64(0); off < maxBanner; off += int64(len(buf) - most) { // one that a piece cuts is whole in the next
 		n, err := image.ReadAt(buf, off)
 		for rest := buf[:n]; ; {
 			at := bytes.Index(rest, []byte(banner))
@@ -84,12 +94,13 @@ func bannerVersion(image io.ReaderAt) (string, error) {
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return "", fmt.Errorf("%w: the ELF file has no %q in it", ErrVersion, banner)
+			break
 		}
 		if err != nil {
 			return "", fmt.Errorf("%w: %w", ErrVersion, err)
 		}
 	}
+	return "", fmt.Errorf("%w: the ELF file has no %q in its first %d MiB", ErrVersion, banner, maxBanner>>20)
 }
 
 // For opens the tree that belongs to the kernel image of that file. dir is where it is:
@@ -99,7 +110,7 @@ func bannerVersion(image io.ReaderAt) (string, error) {
 // lib/modules), else in /lib/modules.
 func For(image, dir string) (*Tree, error) {
 	if dir != "" {
-		if _, err := os.Stat(filepath.Join(dir, builtinList)); err == nil {
+		if ok, _ := IsTree(os.DirFS(dir)); ok {
 			return Open(dir)
 		}
 	}

@@ -201,12 +201,28 @@ func sleep(_ *shell, args []string) error {
 	return nil
 }
 
-func uname(sh *shell, _ []string) error {
+// uname takes the flags of POSIX's, and without any prints what is of use.
+func uname(sh *shell, args []string) error {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return err
 	}
-	fmt.Fprintln(sh.out, text(u.Sysname[:]), text(u.Release[:]), text(u.Version[:]), text(u.Machine[:]))
+	wanted := "srvm"
+	if len(args) > 0 {
+		wanted = strings.ReplaceAll(strings.ReplaceAll(strings.Join(args, ""), "-", ""), "a", "snrvm")
+	}
+	if strings.Trim(wanted, "snrvm") != "" {
+		return fmt.Errorf("%s: there are -s, -n, -r, -v, -m and -a", strings.Join(args, " "))
+	}
+	var line []string
+	for _, f := range []struct{ flag, value string }{
+		{"s", text(u.Sysname[:])}, {"n", text(u.Nodename[:])}, {"r", text(u.Release[:])}, {"v", text(u.Version[:])}, {"m", text(u.Machine[:])},
+	} {
+		if strings.Contains(wanted, f.flag) {
+			line = append(line, f.value)
+		}
+	}
+	fmt.Fprintln(sh.out, strings.Join(line, " "))
 	return nil
 }
 

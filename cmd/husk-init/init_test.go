@@ -127,6 +127,9 @@ func TestShell(t *testing.T) {
 		{"insmod " + file + ".none", 1, "", "insmod: open " + file + ".none: no such file or directory\n"},
 		{"lines 0", 0, "the last of 0 lines\n", ""},
 		{"lines", 1, "", "lines: want a number\n"},
+		{"uname -s", 0, "Linux\n", ""},
+		{"uname -sm", 0, "Linux x86_64\n", ""},
+		{"uname -x", 1, "", "uname: -x: there are -s, -n, -r, -v, -m and -a\n"},
 		{`echo "`, 2, "", "a quote is not closed\n"},
 		{"", 0, "", ""},
 	}

@@ -114,7 +114,7 @@ func (f *bootFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.backing, "memory-backing", "thp", "what RAM is `MADE` of: thp (transparent huge pages), hugetlb (reserved huge pages), shared (a memfd)")
 	fs.StringVar(&f.serial, "serial", "stdio", "the `END` of the serial console: stdio, file:PATH, none")
 	fs.StringArrayVarP(&f.disks, "disk", "d", nil, "a disk: `IMAGE`[,format=raw|qcow2][,ro][,snapshot=on][,cache=writeback|direct|unsafe][,discard=on][,serial=TEXT][,iodepth=N]; repeatable. Without --kernel, the first one's own kernel is booted")
-	fs.StringArrayVarP(&f.networks, "net", "n", nil, "a network card on `NETWORK`: user[,hostloopback=on][,mtu=N][,net=10.0.2.0/24] (no root needed), tap=NAME[,queues=N][,mtu=N], or none; each with [,mac=ADDRESS]; repeatable (default: none, or user where a port is published)")
+	fs.StringArrayVarP(&f.networks, "net", "n", nil, "a network card on `NETWORK`: user[,hostloopback=on][,mtu=N][,net=10.0.2.0/24] (no root needed), tap=NAME[,queues=N][,vhost=on|off|auto][,mtu=N], or none; each with [,mac=ADDRESS]; repeatable (default: none, or user where a port is published)")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "publish a port of the guest: `[ADDR:]HOST:GUEST[/udp]`, with ADDR 127.0.0.1 by default, and HOST 0 for one that is free; repeatable")
 	fs.StringVar(&f.name, "name", "", "the machine's `NAME`, from which its network addresses follow (default: that of the first disk's file, or husk)")
 	fs.StringVar(&f.console, "console", "none", "the `END` of a virtio console (hvc0), which follows the window's size: stdio, file:PATH, none. With stdio, --serial is none unless given")

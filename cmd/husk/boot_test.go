@@ -214,7 +214,7 @@ func TestStatsReplaceTheFileAtOnce(t *testing.T) {
 	before, err := os.Open(path)
 	require.NoError(t, err)
 	defer func() { _ = before.Close() }()
-	require.NoError(t, s.write(report{ExitCode: 3}))
+	require.NoError(t, s.write(statsReport{ExitCode: 3}))
 	old := make([]byte, 16)
 	n, err := before.Read(old)
 	require.NoError(t, err)

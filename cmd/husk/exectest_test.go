@@ -194,7 +194,7 @@ func TestExecTestInTheLab(t *testing.T) {
 		"exec-test", "--kernel=" + dir + "/vmlinuz", "--modules=" + dir + "/mod", "--memory=1G", "--include=" + dir + "/x", "--accel=kvm",
 	}, h.labArgs[:at])
 	require.Equal(t, []string{"--", shell(t), "-test.v", "-test.coverprofile=" + out + "/c.out", "-test.gocoverdir=" + out, "--stats=x"}, h.labArgs[at:])
-	require.Equal(t, []string{out}, h.labShares)
+	require.Equal(t, []string{out}, h.labOutputs)
 }
 
 func TestExecTestRefusals(t *testing.T) {

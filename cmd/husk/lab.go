@@ -111,15 +111,20 @@ func (f *labFlags) run(ctx context.Context, e *env, args []string) (int, error) 
 var errLabTimeout = errors.New("the time is up")
 
 // huskInLab runs husk itself in the lab. The folders of the files that its
-// flags have it write are shared, and so are the folders shares.
-func huskInLab(ctx context.Context, e *env, args, shares []string) (int, error) {
+// arguments have it write are shared, and outputs.
+func huskInLab(ctx context.Context, e *env, args, outputs []string) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
 	o := lab.Options{}
-	for _, dir := range shares {
-		o.Shares = append(o.Shares, lab.Share{Host: dir})
+	for _, dir := range outputs {
+		if dir, err = filepath.Abs(dir); err != nil {
+			return 0, err
+		}
+		if shareable(dir) {
+			o.Shares = append(o.Shares, lab.Share{Host: dir})
+		}
 	}
 	for _, arg := range args {
 		if arg == "--" { // a command's own arguments

@@ -19,51 +19,12 @@ import (
 // config turns the flags into the machine's blueprint. files are what it reads
 // from; they must be closed in any case.
 func (f *bootFlags) config(e *env, fs *pflag.FlagSet) (cfg vmm.Config, files openFiles, err error) {
-	cfg.CPUs, cfg.DebugExit = f.cpus, f.debugExit
-	if f.cpus < 1 { // 0 would be vmm's default
-		return cfg, nil, usagef("--cpus %d: must be 1 or more", f.cpus)
-	}
-	if cfg.Memory, err = vmm.ParseMemory(f.memory); err != nil {
-		return cfg, nil, inputError{"--memory", err}
-	}
-	if cfg.Memory == 0 {
-		return cfg, nil, usagef("--memory %s: a guest needs at least %d MiB", f.memory, vmm.MinMemory>>20)
-	}
-	if cfg.CPU, err = vmm.ParseCPU(f.cpu); err != nil {
-		return cfg, nil, inputError{"--cpu", err}
-	}
-	if cfg.Backing, err = vmm.ParseBacking(f.backing); err != nil {
-		return cfg, nil, inputError{"--memory-backing", err}
-	}
-	if cfg.Transport, err = vmm.ParseTransport(f.transport); err != nil {
-		return cfg, nil, inputError{"--transport", err}
-	}
-	for _, d := range f.disks {
-		spec, err := disk.ParseSpec(d)
-		if err != nil {
-			return cfg, nil, inputError{"--disk", err}
-		}
-		cfg.Disks = append(cfg.Disks, spec)
-	}
-	if cfg.Networks, err = f.parseNetworks(); err != nil {
+	if cfg, err = f.withoutFiles(fs); err != nil {
 		return cfg, nil, err
 	}
-	cfg.Name = f.name
-	if cfg.Name == "" && len(cfg.Disks) > 0 {
-		base := filepath.Base(cfg.Disks[0].File)
-		cfg.Name = strings.TrimSuffix(base, filepath.Ext(base))
-	}
-	cfg.Balloon = f.balloon
-	if cfg.Vsock, err = parseVsock(f.vsock); err != nil {
-		return cfg, nil, inputError{"--vsock", err}
-	}
-	// The ends are opened later; here it counts which there are.
-	cfg.Serial, cfg.Console = endOf(f.serial), endOf(f.console)
 	if err := f.findKernel(e); err != nil {
 		return cfg, nil, err
 	}
-	cfg.Entropy = f.rng || len(f.disks) > 0 && !fs.Changed("rng")
-	cfg.Append = strings.Join(f.added, " ")
 	switch {
 	case fs.Changed("cmdline"):
 		cfg.CommandLine = f.cmdline
@@ -91,6 +52,53 @@ func (f *bootFlags) config(e *env, fs *pflag.FlagSet) (cfg vmm.Config, files ope
 		cfg.Initrds, files = append(cfg.Initrds, initrd), append(files, closer)
 	}
 	return cfg, files, cfg.Validate()
+}
+
+// withoutFiles is as much of the blueprint as follows from the flags alone.
+func (f *bootFlags) withoutFiles(fs *pflag.FlagSet) (cfg vmm.Config, err error) {
+	cfg.CPUs, cfg.DebugExit = f.cpus, f.debugExit
+	if f.cpus < 1 { // 0 would be vmm's default
+		return cfg, usagef("--cpus %d: must be 1 or more", f.cpus)
+	}
+	if cfg.Memory, err = vmm.ParseMemory(f.memory); err != nil {
+		return cfg, inputError{"--memory", err}
+	}
+	if cfg.Memory == 0 {
+		return cfg, usagef("--memory %s: a guest needs at least %d MiB", f.memory, vmm.MinMemory>>20)
+	}
+	if cfg.CPU, err = vmm.ParseCPU(f.cpu); err != nil {
+		return cfg, inputError{"--cpu", err}
+	}
+	if cfg.Backing, err = vmm.ParseBacking(f.backing); err != nil {
+		return cfg, inputError{"--memory-backing", err}
+	}
+	if cfg.Transport, err = vmm.ParseTransport(f.transport); err != nil {
+		return cfg, inputError{"--transport", err}
+	}
+	for _, d := range f.disks {
+		spec, err := disk.ParseSpec(d)
+		if err != nil {
+			return cfg, inputError{"--disk", err}
+		}
+		cfg.Disks = append(cfg.Disks, spec)
+	}
+	if cfg.Networks, err = f.parseNetworks(); err != nil {
+		return cfg, err
+	}
+	cfg.Name = f.name
+	if cfg.Name == "" && len(cfg.Disks) > 0 {
+		base := filepath.Base(cfg.Disks[0].File)
+		cfg.Name = strings.TrimSuffix(base, filepath.Ext(base))
+	}
+	cfg.Balloon = f.balloon
+	if cfg.Vsock, err = parseVsock(f.vsock); err != nil {
+		return cfg, inputError{"--vsock", err}
+	}
+	// The ends are opened later; here it counts which there are.
+	cfg.Serial, cfg.Console = endOf(f.serial), endOf(f.console)
+	cfg.Entropy = f.rng || len(f.disks) > 0 && !fs.Changed("rng")
+	cfg.Append = strings.Join(f.added, " ")
+	return cfg, nil
 }
 
 // findKernel finds the kernel to boot where no flag names one, nor a disk on which

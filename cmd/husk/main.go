@@ -19,6 +19,7 @@ import (
 func verbs() []verb {
 	return []verb{
 		bootVerb(),
+		smokeVerb(),
 		execTestVerb(),
 		labVerb(),
 		doctorVerb(),
@@ -26,6 +27,7 @@ func verbs() []verb {
 		versionVerb(),
 		docsVerb(),
 		guardVerb(),
+		smokeMachineVerb(),
 	}
 }
 
@@ -35,13 +37,14 @@ type env struct {
 	stdin          *os.File
 	stdout, stderr io.Writer
 	getenv         func(string) string
+	args           []string // of the verb, as they were given
 
 	newMachine func(vmm.Config) (machine, error)
 	canBoot    func() error // why KVM boots no stock kernel, nil where it does
 	examine    func() *doctor.Report
 	startGuest func(ctx context.Context, b testvm.Blueprint) (testGuest, error)
-	// lab is husk with args, in the lab, which also writes to the folders shares.
-	lab func(ctx context.Context, args []string, shares ...string) (int, error)
+	// lab runs husk with args in the lab, which can write to the folders outputs too.
+	lab func(ctx context.Context, args []string, outputs ...string) (int, error)
 }
 
 func main() {
@@ -52,8 +55,8 @@ func main() {
 		examine:    doctor.Host{}.Examine,
 		startGuest: func(ctx context.Context, b testvm.Blueprint) (testGuest, error) { return testvm.Start(ctx, b) },
 	}
-	e.lab = func(ctx context.Context, args []string, shares ...string) (int, error) {
-		return huskInLab(ctx, e, args, shares)
+	e.lab = func(ctx context.Context, args []string, outputs ...string) (int, error) {
+		return huskInLab(ctx, e, args, outputs)
 	}
 	os.Exit(dispatch(context.Background(), e, os.Args[1:]))
 }

@@ -38,12 +38,11 @@ func TestMain(m *testing.M) {
 // A fakeHost is an env with fakes behind it.
 type fakeHost struct {
 	*env
-	out, err  buffer
-	made      []vmm.Config // what machines were made from
-	run       func(ctx context.Context, m *fakeMachine) (*vmm.Result, error)
-	labArgs   []string
-	labShares []string
-	closed    int
+	out, err            buffer
+	made                []vmm.Config // what machines were made from
+	run                 func(ctx context.Context, m *fakeMachine) (*vmm.Result, error)
+	labArgs, labOutputs []string
+	closed              int
 }
 
 func newFakeHost(t *testing.T) *fakeHost {
@@ -61,8 +60,8 @@ func newFakeHost(t *testing.T) *fakeHost {
 		},
 		canBoot: func() error { return nil },
 		examine: func() *doctor.Report { return &doctor.Report{Verdict: doctor.InLab} },
-		lab: func(_ context.Context, args []string, shares ...string) (int, error) {
-			h.labArgs, h.labShares = args, shares
+		lab: func(_ context.Context, args []string, outputs ...string) (int, error) {
+			h.labArgs, h.labOutputs = args, outputs
 			return 42, nil
 		},
 	}

@@ -176,7 +176,7 @@ func TestStatsThatNobodyReadsDoNotKeepHusk(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		start := time.Now()
-		require.ErrorContains(t, figures.writeBefore(ctx, report{}), "--stats -: not written")
+		require.ErrorContains(t, figures.writeBefore(ctx, statsReport{}), "--stats -: not written")
 		require.Equal(t, time.Hour+lastOutput, time.Since(start))
 		close(stuck)
 	})

@@ -17,8 +17,8 @@ import (
 	"github.com/huskvm/husk/vmm"
 )
 
-// A report is what --stats writes.
-type report struct {
+// A statsReport is what --stats writes.
+type statsReport struct {
 	ExitCode int         `json:"exit_code"`
 	Error    string      `json:"error,omitempty"` // what made husk fail
 	Result   *vmm.Result `json:"result,omitempty"`
@@ -26,8 +26,8 @@ type report struct {
 }
 
 // report is what the session has to tell, however far it came.
-func (s *session) report(code int, err error) report {
-	r := report{ExitCode: code, Result: s.result, Stats: s.stats}
+func (s *session) report(code int, err error) statsReport {
+	r := statsReport{ExitCode: code, Result: s.result, Stats: s.stats}
 	if err != nil {
 		r.Error = err.Error()
 	}
@@ -67,7 +67,7 @@ func openStatsFile(path string, stderr io.Writer) (statsFile, error) {
 
 // writeBefore writes the report. When ctx has ended, or ends, it does not wait
 // for long: what is written to may be stuck.
-func (s statsFile) writeBefore(ctx context.Context, r report) error {
+func (s statsFile) writeBefore(ctx context.Context, r statsReport) error {
 	written := make(chan error, 1)
 	go func() { written <- s.write(r) }()
 	select {
@@ -84,7 +84,7 @@ func (s statsFile) writeBefore(ctx context.Context, r report) error {
 }
 
 // write writes the report. A reader of the file sees all of it or nothing.
-func (s statsFile) write(r report) (err error) {
+func (s statsFile) write(r statsReport) (err error) {
 	if s.path == "" && s.w == nil {
 		return nil
 	}

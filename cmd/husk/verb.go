@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ type verb struct {
 	long     string // paragraphs for the verb's own help
 	examples string // one command a line; lines that start with # explain
 	hidden   bool   // not listed: husk runs it itself
+	// usageCode and failedCode are the exit codes for wrong usage and for other errors;
+	// 0 for exitFailed.
+	usageCode, failedCode int
 
 	// define adds the verb's flags to fs and returns what runs it. It must do
 	// nothing else: help and the reference call it too. A verb that runs a
@@ -83,6 +87,7 @@ func dispatch(ctx context.Context, e *env, args []string) int {
 	}
 
 	fs, run := v.flags()
+	e.args = rest
 	err := fs.Parse(rest)
 	code := exitFailed
 	switch {
@@ -102,8 +107,9 @@ func dispatch(ctx context.Context, e *env, args []string) int {
 	}
 	if errors.As(err, new(usageError)) {
 		fmt.Fprintf(e.stderr, "see husk %s --help\n", v.name)
+		return cmp.Or(v.usageCode, exitFailed)
 	}
-	return exitFailed
+	return cmp.Or(v.failedCode, exitFailed)
 }
 
 // flags is a fresh set of the verb's flags, and what runs the verb with them.

@@ -22,6 +22,17 @@ const (
 	KindNone Kind = "none" // no card
 )
 
+// A Vhost says whether the host's kernel serves the queues of a tap's card by itself
+// (vhost-net).
+type Vhost string
+
+// The choices.
+const (
+	VhostAuto Vhost = "auto" // where it can
+	VhostOn   Vhost = "on"   // or fail
+	VhostOff  Vhost = "off"
+)
+
 // What an MTU can be, in bytes.
 const (
 	// MinMTU is what IPv6 takes (RFC 8200 §5). With much smaller packets the user
@@ -52,6 +63,7 @@ type Options struct {
 	// For tap.
 	Name   string // of the interface; may hold one %d for the kernel to number
 	Queues int    // at least 1
+	Vhost  Vhost  // "" is VhostAuto
 
 	// For user.
 	Net          netip.Prefix // see DefaultNet
@@ -61,7 +73,7 @@ type Options struct {
 // ParseOptions reads
 //
 //	user[,hostloopback=on|off][,mtu=N][,net=A.B.C.D/N][,mac=AA:BB:CC:DD:EE:FF]
-//	tap=NAME[,queues=N][,mtu=N][,mac=…]
+//	tap=NAME[,queues=N][,vhost=auto|on|off][,mtu=N][,mac=…]
 //	none
 //
 // Errors wrap ErrOptions.
@@ -84,7 +96,7 @@ func parseOptions(text string) (Options, error) {
 		if err := checkInterface(name); err != nil {
 			return o, err
 		}
-		o.Name = name
+		o.Name, o.Vhost = name, VhostAuto
 	case o.Kind == KindNone && !named:
 	default:
 		return o, fmt.Errorf("%q is not a network; say user, tap=NAME or none", words[0])
@@ -115,6 +127,14 @@ func (o *Options) set(key, value string) (err error) {
 		o.MAC, err = parseMAC(value)
 	case key == "queues" && tap:
 		o.Queues, err = number(key, value, 1, maxQueues)
+	case key == "vhost" && tap:
+		switch o.Vhost = Vhost(value); o.Vhost {
+		case VhostAuto, VhostOn, VhostOff:
+		default:
+			err = fmt.Errorf("vhost=%q: say on, off or auto", value)
+		}
+	case key == "vhost" && user:
+		err = errors.New("vhost is not an option of user: only a tap's queues can be served by the host's kernel; leave it out, or use tap=NAME")
 	case key == "net" && user:
 		o.Net, err = parseNet(value)
 	case key == "hostloopback" && user:

@@ -166,6 +166,17 @@ func (f *Function) Reset() {
 // takes no lock that another vector's Trigger holds.
 func (f *Function) Trigger(vector int) bool { return f.msix != nil && f.msix.trigger(vector) }
 
+// Direct is the eventfd that Trigger would signal for vector now, which others may do
+// in its stead until MSIX.Changed is called and returns: while the vector is not
+// masked, and its Vectors is a Descriptors. Else it is -1: what Trigger does then, only
+// Trigger can.
+func (f *Function) Direct(vector int) int {
+	if f.msix == nil {
+		return -1
+	}
+	return f.msix.direct(vector)
+}
+
 // SetINTx drives the interrupt pin: the Interrupt Status bit follows, and the
 // line, too, unless the guest has disabled INTx or enabled MSI-X. It does
 // nothing for a function without a pin. It may be called from any goroutine.

@@ -20,6 +20,10 @@ type MSIX struct {
 	Vectors int // 1 to MaxVectors
 	BAR     int // which one; Config.BARs leaves it empty
 	Sink    Vectors
+	// Changed, if not nil, is called when what Function.Direct says may have changed:
+	// on the thread of the vCPU that caused it and before the guest sees it done,
+	// several at once. It must not access configuration space nor call Reset.
+	Changed func()
 }
 
 // A Message is a message signalled interrupt: a store of Data to Address.
@@ -115,6 +119,7 @@ type msix struct {
 	name    string
 	log     *slog.Logger
 	sink    Vectors
+	changed func()          // MSIX.Changed
 	pending []atomic.Uint64 // the pending bit array
 
 	// mu is held for reading where a vector is triggered, and for writing
@@ -124,6 +129,13 @@ type msix struct {
 	routes                   []route
 	enabled, maskAll, master bool
 	complaint                time.Time
+}
+
+// A Descriptors is a Vectors whose Signal is a write to an eventfd, as the kernel can
+// make one, too: FD is that of a vector.
+type Descriptors interface {
+	Vectors
+	FD(vector int) int
 }
 
 // A route is a message that the sink has been told.
@@ -137,9 +149,13 @@ func newMSIX(c MSIX, name string, log *slog.Logger) *msix {
 		name:    name,
 		log:     log,
 		sink:    c.Sink,
+		changed: c.Changed,
 		pending: make([]atomic.Uint64, (c.Vectors+63)/64),
 		table:   make([]byte, c.Vectors*entrySize),
 		routes:  make([]route, c.Vectors),
+	}
+	if m.changed == nil {
+		m.changed = func() {}
 	}
 	m.maskEach()
 	return m
@@ -167,6 +183,17 @@ func (m *msix) trigger(vector int) bool {
 		m.pending[vector/64].Or(1 << (vector % 64))
 	}
 	return true
+}
+
+// direct is Function.Direct.
+func (m *msix) direct(vector int) int {
+	d, ok := m.sink.(Descriptors)
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if !ok || vector < 0 || vector >= len(m.routes) || !m.open(vector) || !m.routes[vector].ok {
+		return -1
+	}
+	return d.FD(vector)
 }
 
 // open tells whether vector's messages may be sent.
@@ -209,6 +236,7 @@ func (m *msix) complain(vector int, message Message, err error) {
 // setControl follows Message Control and the command register. With MSI-X
 // disabled nothing is pending: the function's interrupt is INTx# then.
 func (m *msix) setControl(enabled, maskAll, master bool) {
+	defer m.changed()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if enabled == m.enabled && maskAll == m.maskAll && master == m.master {
@@ -233,6 +261,7 @@ func (m *msix) clearPending() {
 // reset masks each vector. What it does to Message Control is the function's
 // to do.
 func (m *msix) reset() {
+	defer m.changed()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.maskEach()
@@ -259,6 +288,7 @@ func (m *msix) Load(off uint64, p []byte) {
 
 // Store implements devices.Device. The pending bits cannot be written.
 func (m *msix) Store(off uint64, p []byte) {
+	defer m.changed()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if off >= uint64(len(m.table)) {

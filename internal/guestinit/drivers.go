@@ -32,9 +32,19 @@ func Choose(kernel, dir string, need, want []string) ([]modules.Module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: its modules (%s): %w; name their folder with --modules", kernel, strings.Join(need, ", "), err)
 	}
+	list, err := ModulesOf(tree, need, want)
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", describe(kernel), err)
+	}
+	return list, nil
+}
+
+// ModulesOf is Choose for a kernel whose tree of modules is given, such as that of a
+// disk image (vmm.LookAtDisk).
+func ModulesOf(tree *modules.Tree, need, want []string) ([]modules.Module, error) {
 	list, err := tree.Resolve(append(need[:len(need):len(need)], tree.Present(want...)...)...)
 	if err != nil {
-		return nil, fmt.Errorf("kernel %s: %w; name another folder with --modules, or take a kernel that has it", describe(kernel), err)
+		return nil, fmt.Errorf("%w; name another folder with --modules, or take a kernel that has it", err)
 	}
 	return list, nil
 }

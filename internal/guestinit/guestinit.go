@@ -78,7 +78,7 @@ func Initramfs(w io.Writer, o Options) error {
 	if err := add(a, spec.Path, 0o644, init); err != nil {
 		return err
 	}
-	if err := addModules(a, o.Modules); err != nil {
+	if err := addModules(a, o.Modules, maxModules); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Extra)) {
@@ -93,13 +93,22 @@ func add(a *initramfs.Writer, name string, perm fs.FileMode, content []byte) err
 	return a.File(name, perm, int64(len(content)), bytes.NewReader(content))
 }
 
-// addModules packs modules unpacked: not every kernel unpacks them itself.
-func addModules(a *initramfs.Writer, list []modules.Module) error {
+// maxModules bounds the modules of an initramfs, in bytes: it is held in memory,
+// and they may be a stranger's.
+const maxModules = 512 << 20
+
+// addModules packs modules unpacked: not every kernel unpacks them itself. All of
+// them have at most so many bytes.
+func addModules(a *initramfs.Writer, list []modules.Module, most int) error {
 	var order strings.Builder
+	size := 0
 	for _, m := range list {
 		b, err := m.Read()
 		if err != nil {
 			return err
+		}
+		if size += len(b); size > most {
+			return fmt.Errorf("%s: with it, the modules for the guest have more than %d bytes; take fewer, or a kernel whose modules are stripped", m.File, most)
 		}
 		name := path.Join(spec.Drivers, m.Name+".ko")
 		if err := add(a, name, 0o644, b); err != nil {

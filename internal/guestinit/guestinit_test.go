@@ -37,7 +37,7 @@ func TestInitramfs(t *testing.T) {
 	init := spec.Init{Demo: spec.Demo{Do: spec.Exit, Code: 3}}
 	require.NoError(t, Initramfs(&b, Options{
 		Init:    init,
-		Modules: []modules.Module{{Name: "a_b", File: module}},
+		Modules: []modules.Module{{Name: "a_b", FS: os.DirFS(dir), Path: "a-b.ko"}},
 		Extra:   map[string]string{"/bin/tool": tool},
 	}))
 
@@ -68,10 +68,10 @@ func TestInitramfs(t *testing.T) {
 
 	var again bytes.Buffer
 	require.NoError(t, Initramfs(&again, Options{
-		Init: init, Modules: []modules.Module{{Name: "a_b", File: module}}, Extra: map[string]string{"/bin/tool": tool},
+		Init: init, Modules: []modules.Module{{Name: "a_b", FS: os.DirFS(dir), Path: "a-b.ko"}}, Extra: map[string]string{"/bin/tool": tool},
 	}))
 	require.True(t, bytes.Equal(b.Bytes(), again.Bytes()), "the same bytes each time")
 
 	require.ErrorContains(t, Initramfs(&b, Options{Extra: map[string]string{"x": dir + "/none"}}), "none")
-	require.ErrorIs(t, Initramfs(&b, Options{Modules: []modules.Module{{Name: "x", File: dir + "/none"}}}), modules.ErrModule)
+	require.ErrorIs(t, Initramfs(&b, Options{Modules: []modules.Module{{Name: "x", FS: os.DirFS(dir), Path: "none.ko"}}}), modules.ErrModule)
 }

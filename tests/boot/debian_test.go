@@ -309,8 +309,12 @@ func TestDebianOtherwise(t *testing.T) {
 		"MMIO": {"--transport", "mmio"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := launch(t, append(flags, "-d", debianFile(t, "debian.raw")+",snapshot=on", "-m", "1G", "-c", "2", "-p", "0:22")...)
-			out := g.ssh(t).must("grep virtio /proc/interrupts; dd if=/dev/vda of=/dev/null bs=1M count=50 iflag=direct")
+			const tap = "husktap1"
+			g := launch(t, append(flags, "-d", debianFile(t, "debian.raw")+",snapshot=on", "-m", "1G", "-c", "2", "-p", "0:22",
+				"-n", "user", "-n", "tap="+tap+",queues=2,vhost=on")...)
+			sh := g.ssh(t)
+			out := sh.must("grep virtio /proc/interrupts; dd if=/dev/vda of=/dev/null bs=1M count=50 iflag=direct")
+			sh.tapNet(tap).works(2)
 			require.Contains(t, out, "virtio0")
 			require.NotContains(t, out, "MSI")
 		})

@@ -8,12 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/huskvm/husk/boot/diskboot/imagefs"
 )
 
 // need skips a test where a tool is missing.
@@ -119,6 +122,14 @@ func compare(t *testing.T, f *FS, root string) {
 				got = remove(got, "lost+found")
 			}
 			require.ElementsMatch(t, want, got, name)
+			infos, err := f.ReadDir(name)
+			require.NoError(t, err)
+			require.Len(t, remove(namesOf(infos), "lost+found"), len(want), name)
+			for _, i := range infos {
+				if i.Name() != "lost+found" {
+					sameInfo(t, filepath.Join(path, i.Name()), i)
+				}
+			}
 		case d.Type().IsRegular():
 			want, err := os.ReadFile(path)
 			require.NoError(t, err)
@@ -128,9 +139,31 @@ func compare(t *testing.T, f *FS, root string) {
 			got, err := io.ReadAll(r)
 			require.NoError(t, err, name)
 			require.True(t, bytes.Equal(want, got), "%s differs", name)
+			i, err := f.Stat(name)
+			require.NoError(t, err)
+			sameInfo(t, path, i)
 		}
 		return nil
 	}))
+}
+
+// sameInfo compares what is told of a file with what the host tells of its original.
+func sameInfo(t *testing.T, path string, got fs.FileInfo) {
+	t.Helper()
+	want, err := os.Lstat(path)
+	require.NoError(t, err)
+	require.Equal(t, want.Name(), got.Name())
+	require.Equal(t, want.Mode(), got.Mode(), path)
+	if !want.IsDir() {
+		require.Equal(t, want.Size(), got.Size(), path)
+	}
+}
+
+func namesOf(infos []fs.FileInfo) (names []string) {
+	for _, i := range infos {
+		names = append(names, i.Name())
+	}
+	return names
 }
 
 func remove(names []string, name string) []string {
@@ -218,18 +251,39 @@ func checkLinks(t *testing.T, f *FS) {
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(want, got), name)
 	}
+	for name, size := range map[string]int64{"fast": 300_000, "chain": 300_000, "folder/../../../slow": 300_000} {
+		i, err := f.Stat(name)
+		require.NoError(t, err, name)
+		require.Equal(t, imagefs.Info(path.Base(name), 0o644, size), i, "links are followed")
+	}
+	for name, want := range map[string]string{"fast": "sizes/300000", "folder/../../../chain": "slow", "dangling": "nothing", "loop": "loop"} {
+		i, err := f.Lstat(name)
+		require.NoError(t, err, name)
+		require.Equal(t, imagefs.Info(path.Base(name), fs.ModeSymlink|0o777, int64(len(want))), i)
+		got, err := f.ReadLink(name)
+		require.NoError(t, err, name)
+		require.Equal(t, want, got)
+	}
+	_, err := f.ReadLink("sizes/1")
+	require.ErrorIs(t, err, ErrKind)
 	for _, name := range []string{"loop", "loop-a", "loop/x"} {
 		_, err := f.Open(name)
+		require.ErrorIs(t, err, ErrMalformed, name)
+		_, err = f.Stat(name)
 		require.ErrorIs(t, err, ErrMalformed, name)
 	}
 	for _, name := range []string{"dangling", "nothing", "sizes/nothing", "sizes/1/x", "nothing/..", strings.Repeat("x/", 9000)} {
 		_, err := f.Open(name)
 		require.ErrorIs(t, err, fs.ErrNotExist, name)
 	}
-	_, err := f.Open("sizes")
+	_, err = f.Open("sizes")
 	require.ErrorIs(t, err, ErrKind)
 	_, err = f.List("sizes/1")
 	require.ErrorIs(t, err, ErrKind)
+	_, err = f.ReadDir("sizes/1")
+	require.ErrorIs(t, err, ErrKind)
+	_, err = f.Stat("dangling")
+	require.ErrorIs(t, err, fs.ErrNotExist)
 }
 
 // debugfsAgrees has another reader of ext4 give a file too.

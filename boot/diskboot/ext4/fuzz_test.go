@@ -76,12 +76,17 @@ func FuzzExt4(f *testing.F) {
 			if err == nil {
 				require.LessOrEqual(t, len(names), maxEntries)
 			}
+			infos, err := fs.ReadDir(dir)
+			require.True(t, err != nil || len(infos) == len(names))
 		}
 		for _, name := range []string{"slow", "vmlinuz", "loop", "pieces", "a-hundred", "etc/os-release"} {
 			r, err := fs.Open(name)
+			i, errStat := fs.Stat(name)
 			if err != nil {
 				continue
 			}
+			require.NoError(t, errStat)
+			require.Equal(t, r.Size(), i.Size())
 			p := make([]byte, 4096)
 			for _, off := range []int64{0, r.Size() / 2, r.Size() - 1} {
 				if n, err := r.ReadAt(p, max(0, off)); err == nil {

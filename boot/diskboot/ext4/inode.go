@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+
+	"github.com/huskvm/husk/boot/diskboot/imagefs"
 )
 
 // Inode numbers and flags (inodes.rst, i_mode and i_flags).
@@ -12,9 +15,13 @@ const (
 	rootInode = 2
 
 	modeType    = 0xf000
+	modeFIFO    = 0x1000
+	modeChar    = 0x2000
 	modeDir     = 0x4000
+	modeBlock   = 0x6000
 	modeRegular = 0x8000
 	modeLink    = 0xa000
+	modeSocket  = 0xc000
 
 	flagEncrypt = 0x800
 	flagExtents = 0x80000
@@ -38,6 +45,21 @@ type inode struct {
 func (i *inode) iBlock() []byte { return i.raw[0x28 : 0x28+iBlockSize] }
 
 func (i *inode) kind() uint16 { return i.mode & modeType }
+
+// types are the kinds of inodes as package fs has them.
+var types = map[uint16]fs.FileMode{
+	modeFIFO: fs.ModeNamedPipe, modeChar: fs.ModeDevice | fs.ModeCharDevice, modeDir: fs.ModeDir,
+	modeBlock: fs.ModeDevice, modeRegular: 0, modeLink: fs.ModeSymlink, modeSocket: fs.ModeSocket,
+}
+
+// info is what is told of an inode that a folder calls so.
+func (i *inode) info(name string) fs.FileInfo {
+	mode, ok := types[i.kind()]
+	if !ok {
+		mode = fs.ModeIrregular
+	}
+	return imagefs.Info(name, mode|fs.FileMode(i.mode).Perm(), i.size)
+}
 
 // read fills p from the image at off, whatever is there.
 func (f *FS) read(p []byte, off int64) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 )
@@ -54,6 +55,66 @@ func (f *FS) List(name string) ([]string, error) {
 	return names, nil
 }
 
+// Stat tells what a path leads to, with links followed as Open does.
+func (f *FS) Stat(name string) (fs.FileInfo, error) { return f.stat(name, f.walk) }
+
+// Lstat tells what a path leads to, which may be a link.
+func (f *FS) Lstat(name string) (fs.FileInfo, error) { return f.stat(name, f.walkToLink) }
+
+func (f *FS) stat(name string, walk func(string) (*inode, error)) (fs.FileInfo, error) {
+	i, err := walk(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return i.info(path.Base(name)), nil
+}
+
+// ReadLink reads a symbolic link.
+func (f *FS) ReadLink(name string) (string, error) {
+	i, err := f.walkToLink(name)
+	if err == nil && i.kind() != modeLink {
+		err = fmt.Errorf("%w: it is not a symbolic link", ErrKind)
+	}
+	var target string
+	if err == nil {
+		target, err = f.target(i)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	return target, nil
+}
+
+// ReadDir tells what is in a folder, in the order that it has there. Links are not
+// followed.
+func (f *FS) ReadDir(name string) ([]fs.FileInfo, error) {
+	dir, err := f.lookup(name, modeDir, "folder")
+	if err != nil {
+		return nil, err
+	}
+	var infos []fs.FileInfo
+	var bad error
+	err = f.entries(dir, func(entry []byte, number uint32) bool {
+		if n := string(entry); n != "." && n != ".." {
+			var i *inode
+			if i, bad = f.inode(number); bad == nil {
+				infos = append(infos, i.info(n))
+			}
+		}
+		return bad == nil && len(infos) <= maxEntries
+	})
+	switch {
+	case err == nil && bad != nil:
+		err = bad
+	case err == nil && len(infos) > maxEntries:
+		err = fmt.Errorf("%w: more than %d names", ErrUnsupported, maxEntries)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return infos, nil
+}
+
 // lookup finds what a path leads to, which must be of one kind.
 func (f *FS) lookup(name string, kind uint16, called string) (*inode, error) {
 	i, err := f.walk(name)
@@ -66,9 +127,15 @@ func (f *FS) lookup(name string, kind uint16, called string) (*inode, error) {
 	return i, nil
 }
 
-// walk follows a path from the root. The folders that lead to where it is are
+// walk follows a path from the root to what is no link.
+func (f *FS) walk(name string) (*inode, error) { return f.follow(name, true) }
+
+// walkToLink follows a path from the root, but not the link that it may end with.
+func (f *FS) walkToLink(name string) (*inode, error) { return f.follow(name, false) }
+
+// follow is walk or walkToLink. The folders that lead to where it is are
 // kept, so that ".." is never read and the root is never left.
-func (f *FS) walk(name string) (*inode, error) {
+func (f *FS) follow(name string, last bool) (*inode, error) {
 	root, err := f.inode(rootInode)
 	if err != nil {
 		return nil, err
@@ -99,7 +166,7 @@ func (f *FS) walk(name string) (*inode, error) {
 		if err != nil {
 			return nil, err
 		}
-		if next.kind() != modeLink {
+		if next.kind() != modeLink || !last && len(todo) == 0 {
 			if at = append(at, next); len(at) > maxPath {
 				return nil, fmt.Errorf("%w: it is nested too deep", fs.ErrNotExist)
 			}

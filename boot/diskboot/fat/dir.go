@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 	"unicode/utf16"
+
+	"github.com/huskvm/husk/boot/diskboot/imagefs"
 )
 
 // Folders (§6 and §7 of the specification).
@@ -51,22 +54,64 @@ func (f *FS) Open(name string) (*io.SectionReader, error) {
 
 // List gives the names in a folder, sorted.
 func (f *FS) List(name string) ([]string, error) {
+	infos, err := f.ReadDir(name)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, i := range infos {
+		names = append(names, i.Name())
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// Stat tells what a path leads to. Files have no permissions there: all may be read.
+func (f *FS) Stat(name string) (fs.FileInfo, error) {
+	e, err := f.walk(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	e.name = path.Base(name)
+	return e.info(), nil
+}
+
+// Lstat is Stat: there are no links.
+func (f *FS) Lstat(name string) (fs.FileInfo, error) { return f.Stat(name) }
+
+// ReadLink always fails.
+func (f *FS) ReadLink(name string) (string, error) {
+	_, err := f.walk(name)
+	if err == nil {
+		err = fmt.Errorf("%w: it is not a symbolic link", ErrKind)
+	}
+	return "", fmt.Errorf("%s: %w", name, err)
+}
+
+// ReadDir tells what is in a folder, in the order that it has there.
+func (f *FS) ReadDir(name string) ([]fs.FileInfo, error) {
 	e, err := f.walk(name)
 	if err == nil && !e.folder {
 		err = fmt.Errorf("%w: it is not a folder", ErrKind)
 	}
-	var names []string
+	var infos []fs.FileInfo
 	if err == nil {
 		err = f.entries(e, func(e entry) bool {
-			names = append(names, e.name)
+			infos = append(infos, e.info())
 			return true
 		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	slices.Sort(names)
-	return names, nil
+	return infos, nil
+}
+
+func (e entry) info() fs.FileInfo {
+	if e.folder {
+		return imagefs.Info(e.name, fs.ModeDir|0o555, 0)
+	}
+	return imagefs.Info(e.name, 0o444, e.size)
 }
 
 // walk follows a path from the root. There are no links, and ".." is taken out

@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/huskvm/husk/boot/diskboot/imagefs"
 )
 
 // mkfs makes a file system with everything of a tree in it.
@@ -85,6 +88,7 @@ func TestEveryFile(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, v.bits, f.bits)
 			require.Equal(t, "CAFE-1234", f.UUID())
+			require.NoError(t, fstest.TestFS(imagefs.New(f, "/", ""), "empty", "a/b/c/d/e/f/g", "loader/loader.conf", "boot/one"))
 			require.NoError(t, filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
 				require.NoError(t, err)
 				name := strings.TrimPrefix(path, tree)
@@ -251,6 +255,7 @@ func FuzzFAT(f *testing.F) {
 			names, err := fs.List(dir)
 			require.True(t, err != nil || len(names) <= maxDir/dirEntry)
 			for _, n := range names[:min(len(names), 8)] {
+				_, _ = fs.Stat(dir + "/" + n)
 				if r, err := fs.Open(dir + "/" + n); err == nil {
 					_, _ = io.CopyN(io.Discard, r, 1<<20)
 				}

@@ -32,6 +32,8 @@ type queue struct {
 	event  *eventfd.Event // ends it
 }
 
+var errGone = errors.New("tap: the interface is gone")
+
 type transfer struct {
 	vector vector
 	n      int
@@ -117,12 +119,29 @@ func (q *queue) Wait(ctx context.Context) error {
 	return q.waited
 }
 
-// control makes an ioctl on the descriptor.
-func (q *queue) control(name string, f func(fd int) error) (err error) {
+// Control implements ethernet.Descriptor.
+func (q *queue) Control(f func(fd int) error) (err error) {
 	if cerr := q.raw.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
 		return closed(cerr)
 	}
-	if err != nil {
+	return err
+}
+
+// Check implements ethernet.Descriptor. The driver wakes nobody who polls for errors
+// alone, so this is to be asked now and then.
+func (q *queue) Check() error {
+	return q.Control(func(fd int) error {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		if n, err := unix.Poll(p, 0); n > 0 && err == nil && p[0].Revents&unix.POLLERR != 0 {
+			return errGone
+		}
+		return nil
+	})
+}
+
+// control makes an ioctl on the descriptor.
+func (q *queue) control(name string, f func(fd int) error) error {
+	if err := q.Control(f); err != nil {
 		return fmt.Errorf("tap: %s: %w", name, err)
 	}
 	return nil

@@ -164,6 +164,7 @@ func TestWaitEnds(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, <-done, context.Canceled)
 	}
+	require.NoError(t, l.queues[0].Check())
 	// A context that has ended leaves nothing behind for the next.
 	done := make(chan error)
 	go func() { done <- q.Wait(context.Background()) }()
@@ -173,6 +174,7 @@ func TestWaitEnds(t *testing.T) {
 	require.ErrorIs(t, err, ethernet.ErrClosed)
 	require.ErrorIs(t, q.Send([][]byte{make([]byte, 100)}), ethernet.ErrClosed)
 	require.ErrorIs(t, q.Wait(context.Background()), ethernet.ErrClosed)
+	require.ErrorIs(t, l.queues[0].Check(), ethernet.ErrClosed)
 	require.NoError(t, l.Close())
 	_, err = net.InterfaceByName(l.Name())
 	require.Error(t, err, "what was made is gone")

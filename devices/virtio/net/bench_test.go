@@ -35,7 +35,7 @@ var sizes = []int{64, 1514, 65550}
 func BenchmarkTransmit(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			d, err := New(nullLink{}, mac)
+			d, err := New(nullLink{}, mac, nil)
 			require.NoError(b, err)
 			c := virtiotest.NewDriver(b, d, nil)
 			c.Start(common | featCsum | featHostTSO4)
@@ -55,7 +55,7 @@ func BenchmarkTransmit(b *testing.B) {
 func BenchmarkReceive(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			d, err := New(nullLink{size + ethernet.HeaderSize}, mac)
+			d, err := New(nullLink{size + ethernet.HeaderSize}, mac, nil)
 			require.NoError(b, err)
 			c := virtiotest.NewDriver(b, d, nil)
 			c.Start(common | tsoGuest)

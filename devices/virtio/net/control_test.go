@@ -58,7 +58,7 @@ func TestCommands(t *testing.T) {
 		"nothing":               {nil, 0, false},
 		"a class and no number": {[]byte{0}, 0, false},
 	} {
-		d, err := New(newLink(4), mac)
+		d, err := New(newLink(4), mac, nil)
 		require.NoError(t, err)
 		pairs := func(int) error { return nil }
 		require.Equal(t, c.ok, d.command(c.p, ctrlAll, pairs), name)

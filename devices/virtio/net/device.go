@@ -1,5 +1,5 @@
 // Package net is the network device (virtio 1.2 §5.1). Frames go between the
-// guest's buffers and the link without a copy.
+// guest's buffers and the link without a copy, or past this process (Kernel).
 //
 // It has no filter: the control queue's commands about what the driver wants to
 // hear are taken and change nothing, and the driver drops what it does not want,
@@ -65,6 +65,7 @@ const (
 // A Device is one network card. Its methods may be called from any goroutine.
 type Device struct {
 	link     Link
+	kernel   Kernel // or nil
 	info     ethernet.Info
 	mac      [6]byte
 	features uint64
@@ -81,9 +82,10 @@ type Device struct {
 	pairs  int
 }
 
-// New returns a card with a unicast address on a link. Whoever opened the link
-// closes it, after the device.
-func New(link Link, mac net.HardwareAddr) (*Device, error) {
+// New returns a card with a unicast address on a link. kernel, if not nil, serves its
+// queues where the driver has negotiated what that takes. Whoever opened link and
+// kernel closes them, after the device.
+func New(link Link, mac net.HardwareAddr, kernel Kernel) (*Device, error) {
 	info := link.Info()
 	if info.Queues < 1 || info.Queues > maxPairs {
 		return nil, fmt.Errorf("virtio-net: a link with %d queues; a card has 1 to %d", info.Queues, maxPairs)
@@ -91,7 +93,10 @@ func New(link Link, mac net.HardwareAddr) (*Device, error) {
 	if len(mac) != 6 || !unicast(mac) {
 		return nil, fmt.Errorf("virtio-net: %q is not the address of a card: give six bytes, not all zero, the first of them even", mac)
 	}
-	d := &Device{link: link, info: info, mac: [6]byte(mac), features: offered(info), patience: patience, changed: make(chan struct{}, 1)}
+	d := &Device{
+		link: link, kernel: kernel, info: info, mac: [6]byte(mac), features: offered(info),
+		patience: patience, changed: make(chan struct{}, 1),
+	}
 	d.Negotiated(0)
 	return d, nil
 }
@@ -163,22 +168,28 @@ func (d *Device) Serve(ctx context.Context, s *virtio.Session) error {
 	// A driver that comes after this one may not take what it took.
 	defer d.link.SetOffloads(0) //nolint:errcheck // the link failed, or will say so next time
 	change := make(chan pairsChange)
-	return virtio.Together(ctx,
+	byKernel := d.byKernel(s)
+	fs := []func(context.Context) error{
 		func(ctx context.Context) error { return d.tell(ctx, s) },
-		func(ctx context.Context) error { return d.receive(ctx, s, change) },
+		func(ctx context.Context) error { return d.receive(ctx, s, change, byKernel) },
 		func(ctx context.Context) error {
 			return s.ServeQueues(ctx, func(ctx context.Context, i int, q *queue.Queue) error {
 				switch control := d.controlQueue(s.Features); {
 				case i == control && s.Has(featCtrlVQ):
 					return d.control(ctx, s, q, change)
 				case i < control && i%2 == 1:
-					return newTransmitter(d, s, q, d.link.Queue(i/2)).serve(ctx)
+					return d.serveQueue(ctx, s, i, q, byKernel)
 				default: // a receiveq, or what the driver has no use for
 					<-ctx.Done()
 					return ctx.Err()
 				}
 			})
-		})
+		},
+	}
+	if byKernel {
+		fs = append(fs, func(ctx context.Context) error { return d.check(ctx, s) })
+	}
+	return virtio.Together(ctx, fs...)
 }
 
 // controlQueue is the index of controlq (§5.1.2).

@@ -49,11 +49,13 @@ type card struct {
 	log  *log
 }
 
-func newCard(t testing.TB, queues int) *card {
+func newCard(t testing.TB, queues int) *card { return newServedCard(t, queues, nil) }
+
+func newServedCard(t testing.TB, queues int, kernel Kernel) *card {
 	t.Helper()
 	c := &card{t: t, link: newLink(queues), log: new(log)}
 	var err error
-	c.d, err = New(c.link, mac)
+	c.d, err = New(c.link, mac, kernel)
 	require.NoError(t, err)
 	c.Driver = virtiotest.NewDriver(t, c.d, slog.New(slog.NewTextHandler(c.log, nil)))
 	return c

@@ -31,7 +31,7 @@ func FuzzCommand(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, p []byte, features uint64) {
 		link := newLink(4)
-		d, err := New(link, mac)
+		d, err := New(link, mac, nil)
 		require.NoError(t, err)
 		pairs := 0
 		ok := d.command(p, features, func(n int) error { pairs = n; return nil })
@@ -56,7 +56,7 @@ func FuzzSent(f *testing.F) {
 		f.Add(newFrame(h, 100), uint16(60000), uint32(allOffloads))
 		f.Add(newFrame(h, 100), uint16(0), uint32(allOffloads))
 	}
-	d, err := New(newLink(1), mac)
+	d, err := New(newLink(1), mac, nil)
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, p []byte, more uint16, may uint32) {
 		x := newTransmitter(d, &virtio.Session{}, nil, nil)
@@ -91,7 +91,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add([]byte{11, 0}, []byte{60, 0}, true)
 	f.Fuzz(func(t *testing.T, layout, lengths []byte, mergeable bool) {
 		link := newLink(1)
-		d, err := New(link, mac)
+		d, err := New(link, mac, nil)
 		require.NoError(t, err)
 		d.patience = 0
 		mem := virtiotest.NewMemory(1<<32, 1<<20)

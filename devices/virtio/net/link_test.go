@@ -158,6 +158,15 @@ func (l *fakeLane) Wait(ctx context.Context) error {
 	}
 }
 
+// Control and Check implement ethernet.Descriptor.
+func (l *fakeLane) Control(f func(fd int) error) error { return f(-1) }
+
+func (l *fakeLane) Check() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
 // calls is how often Receive was called.
 func (l *fakeLane) calls() int {
 	l.mu.Lock()
@@ -177,10 +186,10 @@ func newFrame(h ethernet.Header, size int) []byte {
 
 func TestOnlyACardCanBe(t *testing.T) {
 	for _, mac := range []string{"", "\x02\x00\x00\x00\x00", "\x00\x00\x00\x00\x00\x00", "\x03\x00\x00\x00\x00\x01"} {
-		_, err := New(newLink(1), []byte(mac))
+		_, err := New(newLink(1), []byte(mac), nil)
 		require.ErrorContains(t, err, "address", "%x", mac)
 	}
-	_, err := New(&fakeLink{}, mac)
+	_, err := New(&fakeLink{}, mac, nil)
 	require.ErrorContains(t, err, "0 queues")
 }
 

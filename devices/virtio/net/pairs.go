@@ -19,7 +19,7 @@ var errPairs = errors.New("the number of pairs changes")
 // receive serves the receiveqs of the pairs that are in use, and starts anew when
 // the driver changes their number: a lane that the link no longer serves is an
 // error to listen to.
-func (d *Device) receive(ctx context.Context, s *virtio.Session, change <-chan pairsChange) error {
+func (d *Device) receive(ctx context.Context, s *virtio.Session, change <-chan pairsChange, byKernel bool) error {
 	d.mu.Lock()
 	pairs := d.pairs
 	d.mu.Unlock()
@@ -47,7 +47,7 @@ func (d *Device) receive(ctx context.Context, s *virtio.Session, change <-chan p
 		}}
 		for i := range n {
 			if q := s.Queues[2*i]; q != nil {
-				serve = append(serve, newReceiver(d, s, q, d.link.Queue(i)).serve)
+				serve = append(serve, func(ctx context.Context) error { return d.serveQueue(ctx, s, 2*i, q, byKernel) })
 			}
 		}
 		if err := virtio.Together(ctx, serve...); !errors.Is(err, errPairs) {

@@ -3,7 +3,8 @@ package net
 import "sync/atomic"
 
 // Stats counts frames and their bytes without the header of virtio, as the guest
-// sees them: what it receives, and what it sends.
+// sees them: what it receives, and what it sends. What a Kernel moves is not in it: the
+// host counts that at the interface.
 type Stats struct {
 	RxFrames, RxBytes uint64
 	// RxDropped are frames that did not fit into the driver's buffers, or that it

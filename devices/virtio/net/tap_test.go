@@ -34,7 +34,7 @@ func TestOnTap(t *testing.T) {
 	host := packets(t, link.Name())
 
 	c := &card{t: t, log: new(log)}
-	c.d, err = New(link, mac)
+	c.d, err = New(link, mac, nil)
 	require.NoError(t, err)
 	c.Driver = virtiotest.NewDriver(t, c.d, nil)
 	c.Start(common | tsoGuest | featCsum | featHostTSO4 | featStatus | featCtrlVQ | featMQ)

@@ -76,7 +76,7 @@ func (d *Device) config(o Options) pci.Config {
 		SubsystemVendor: vendor, Subsystem: id,
 		Class: class(o.Device.Type()), Revision: revision,
 		InterruptPin: 1, // INTA#
-		MSIX:         &pci.MSIX{Vectors: d.vectorCount, BAR: msixBAR, Sink: o.Vectors},
+		MSIX:         &pci.MSIX{Vectors: d.vectorCount, BAR: msixBAR, Sink: o.Vectors, Changed: d.vectorsChanged},
 		Mapped:       d.mapped, Unmapped: d.unmapped,
 		Capabilities: []pci.Capability{
 			structure(capCommon, commonAt, commonSize),

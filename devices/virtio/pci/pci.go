@@ -70,6 +70,7 @@ type Device struct {
 	// What the driver has assigned to the queues and to the configuration.
 	queueVectors []atomic.Uint32
 	configVector atomic.Uint32
+	followers    followers
 
 	// Which doorbells are bound, by queue. The root's lock guards it.
 	bound []bool
@@ -94,7 +95,7 @@ func New(o Options) (*Device, error) {
 	}
 	used := d.isr.Interrupt(virtio.ISRQueue)
 	for i := range d.queueVectors {
-		c.Interrupts = append(c.Interrupts, queueInterrupt{d, &d.queueVectors[i], used})
+		c.Interrupts = append(c.Interrupts, queueInterrupt{d, i, used})
 	}
 	d.clearVectors()
 	var err error
@@ -131,6 +132,7 @@ func (d *Device) clearVectors() {
 	for i := range d.queueVectors {
 		d.queueVectors[i].Store(noVector)
 	}
+	d.vectorsChanged()
 }
 
 // mapped is pci.Config.Mapped.

@@ -127,6 +127,7 @@ func (d *Device) assign(vector *atomic.Uint32, v uint32) {
 		v = noVector
 	}
 	vector.Store(v)
+	d.vectorsChanged()
 }
 
 // notifyOff is queue_notify_off: where the selected queue's doorbell is, in
@@ -145,7 +146,7 @@ func (d *Device) resetQueue(v uint32) {
 	}
 	d.state.ResetQueue()
 	if d.state.QueueResetting() || !d.state.QueueState().Enabled {
-		d.selected().Store(noVector)
+		d.assign(d.selected(), noVector)
 	}
 }
 

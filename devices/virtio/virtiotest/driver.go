@@ -35,12 +35,19 @@ func NewDriver(t testing.TB, d virtio.Device, log *slog.Logger) *Driver {
 // NewDriverIn is NewDriver with RAM of the caller's.
 func NewDriverIn(t testing.TB, mem *Memory, d virtio.Device, log *slog.Logger) *Driver {
 	t.Helper()
+	return NewDriverBy(t, mem, d, log, func(s *Signal) queue.Kick { return s })
+}
+
+// NewDriverBy is NewDriverIn where the device hears of the driver's notifications by
+// what kick makes of them.
+func NewDriverBy(t testing.TB, mem *Memory, d virtio.Device, log *slog.Logger, kick func(*Signal) queue.Kick) *Driver {
+	t.Helper()
 	r := &Driver{t: t, Mem: mem, ConfigInterrupt: NewSignal()}
 	c := virtio.Config{Device: d, Memory: r.Mem, Features: virtio.FeatRingReset, ConfigInterrupt: r.ConfigInterrupt, Log: log}
 	for range d.QueueSizes() {
-		kick, irq := NewSignal(), NewSignal()
-		r.Kicks, r.Interrupts = append(r.Kicks, kick), append(r.Interrupts, irq)
-		c.Kicks, c.Interrupts = append(c.Kicks, kick), append(c.Interrupts, irq)
+		own, irq := NewSignal(), NewSignal()
+		r.Kicks, r.Interrupts = append(r.Kicks, own), append(r.Interrupts, irq)
+		c.Kicks, c.Interrupts = append(c.Kicks, kick(own)), append(c.Interrupts, irq)
 	}
 	s, err := virtio.NewState(c)
 	require.NoError(t, err)

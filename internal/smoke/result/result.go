@@ -66,6 +66,9 @@ type Case struct {
 	Attempts []Attempt `json:"attempts"`
 	// Reproduce is the command that makes this case alone again, for a shell.
 	Reproduce string `json:"reproduce"`
+	// File and Line are where the case is written; "" and 0 for one made of flags.
+	File string `json:"file,omitempty"`
+	Line int    `json:"line,omitempty"`
 }
 
 // A Machine is what the case booted.
@@ -93,8 +96,11 @@ type Attempt struct {
 	Steps    []Step    `json:"steps"`
 	Findings []Finding `json:"findings,omitempty"`
 	Subtests []Subtest `json:"subtests,omitempty"` // KTAP from the guest, flattened
-	VCPUs    []VCPU    `json:"vcpus,omitempty"`    // on a hang, a timeout or a crash
-	Console  []Line    `json:"console"`
+	// Problems are what was wrong with that KTAP itself, one line each: a plan that
+	// was not kept, a test reported twice.
+	Problems []string `json:"problems,omitempty"`
+	VCPUs    []VCPU   `json:"vcpus,omitempty"` // on a hang, a timeout or a crash
+	Console  []Line   `json:"console"`
 	// Dir has the case's files: console.log, husk.log; "" where they were not kept.
 	Dir string `json:"dir,omitempty"`
 }
@@ -152,7 +158,16 @@ type Subtest struct {
 	Skip   bool   `json:"skip,omitempty"`
 	Todo   bool   `json:"todo,omitempty"`
 	Detail string `json:"detail,omitempty"` // diagnostics, and the reason of a directive
+	// At is when its result came, since the machine's start; Duration the time since
+	// the result before it in its suite, or since the suite's start. Both are by the
+	// host's clock, and 0 where no result came.
+	At       time.Duration `json:"at_ns,omitempty"`
+	Duration time.Duration `json:"duration_ns,omitempty"`
 }
+
+// Failed tells whether the test counts against the case. One that is to do (TODO,
+// XFAIL) does not, whatever it says of itself.
+func (s *Subtest) Failed() bool { return !s.OK && !s.Skip && !s.Todo }
 
 // A VCPU is where a virtual processor was.
 type VCPU struct {

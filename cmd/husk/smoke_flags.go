@@ -1,0 +1,245 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/huskvm/husk/internal/smoke"
+)
+
+// smokeFlags are the flags of husk smoke.
+type smokeFlags struct {
+	base    smoke.Case // what flags say of every case
+	kernels []string
+	cpus    []int
+	memory  []string
+	added   []string
+
+	only   []string
+	list   bool
+	jobs   int
+	accel  string
+	json   string
+	junit  string
+	tap    string
+	github bool
+	out    string
+}
+
+func (f *smokeFlags) define(fs *pflag.FlagSet) {
+	c := &f.base
+	fs.StringArrayVarP(&f.kernels, "kernel", "k", nil, "kernel `FILE`, as for husk boot; several are a matrix: each is tried")
+	fs.StringArrayVarP(&c.Initrds, "initrd", "i", nil, "initramfs `FILE`; several are joined in the order given")
+	fs.StringArrayVarP(&f.added, "append", "a", nil, "`ARGS` added to the kernel's command line")
+	fs.StringVar(&c.CommandLine, "cmdline", "", "the `WHOLE` command line, instead")
+	fs.IntSliceVarP(&f.cpus, "cpus", "c", nil, "`NUMBER` of virtual CPUs (1); several, as 1,4, are a matrix")
+	fs.StringSliceVarP(&f.memory, "memory", "m", nil, "guest RAM (512M): `SIZE` as for husk boot; several, as 256M,1G, are a matrix")
+	fs.StringArrayVarP(&c.Disks, "disk", "d", nil, "a disk: `IMAGE` and its options, as for husk boot, but with snapshot=on unless it says otherwise; repeatable")
+	f.definePassed(fs)
+	fs.StringVar(&c.Modules, "modules", "", "`DIR` with the kernel's modules, for --run (default: beside the kernel, else /lib/modules/VERSION)")
+	fs.StringArrayVar(&c.Symbols, "symbols", nil, "`FILE` with the kernel's symbols, vmlinux or System.map, for backtraces (default: the kernel's own table)")
+
+	steps := &c.Steps
+	fs.Var(&stepFlag{steps, smoke.Expect, "PATTERN"}, "expect", "step: wait for `PATTERN` on the console: a text, or /regular expression/")
+	fs.Var(&stepFlag{steps, smoke.Send, "TEXT"}, "send", "step: type `TEXT`; \\n and \\x03 are what they are in Go")
+	fs.Var(&stepFlag{steps, smoke.Run, "LINE"}, "run", "step: run `LINE` by the guest's shell, with husk-init's help; it must end with 0")
+	fs.Var(&stepFlag{steps, smoke.Sleep, "TIME"}, "sleep", "step: wait for `TIME`")
+	fs.Var(&stepFlag{steps, smoke.PowerOff, "bool"}, "poweroff", "step: have the guest power off, and wait for that")
+	fs.Lookup("poweroff").NoOptDefVal = "true"
+	fs.Var(&stepFlag{steps, smoke.Exit, "CODE"}, "exit", "step: wait for the guest's exit `CODE` at the debug-exit device")
+	fs.Var(&lastStep{steps, "within"}, "within", "`TIME` that the step before may take (default: as long as the case has)")
+	fs.Var(&lastStep{steps, "code"}, "run-code", "`CODE` with which the --run before must end")
+	fs.Var(&lastStep{steps, "stdout"}, "run-stdout", "`PATTERN` that the --run before must print")
+	fs.Var(&lastStep{steps, "stderr"}, "run-stderr", "`PATTERN` that the --run before must print on standard error")
+
+	fs.StringArrayVar(&c.ExpectNot, "expect-not", nil, "`PATTERN` that must never come; repeatable")
+	fs.StringArrayVar(&c.NoDetect, "no-detect", nil, "switch a detector off: `KIND`; repeatable. \"--no-detect help\" lists them")
+	fs.StringArrayVar(&c.Allow, "allow", nil, "what detectors pass over: `[KIND=]PATTERN` in what they have found; repeatable")
+	fs.DurationVar(&c.Timeout, "timeout", smoke.DefaultTimeout, "`TIME` that an attempt may take")
+	fs.DurationVar(&c.NoOutput, "no-output", smoke.DefaultNoOutput, "a guest that prints nothing for `TIME` hangs")
+	fs.DurationVar(&c.MaxBoot, "max-boot", 0, "`TIME` that the boot may take, from the processors' start to the first process (default: any)")
+	fs.IntVar(&c.Reboots, "reboots", smoke.DefaultReboots, "`NUMBER` of times that the guest may reboot; one more is a reboot loop")
+	fs.IntVar(&c.Retries, "retries", smoke.DefaultRetries, "`NUMBER` of further attempts after a verdict of --retry-on")
+	fs.StringSliceVar(&c.RetryOn, "retry-on", nil, "`VERDICTS` that another attempt follows (infrastructure)")
+	fs.StringVar(&c.Name, "name", "", "the case's `NAME`")
+
+	fs.StringArrayVar(&f.only, "only", nil, "only cases with `TEXT`, or /regular expression/, in their name; repeatable")
+	fs.BoolVar(&f.list, "list", false, "print the cases, with the command for each, and try none")
+	fs.IntVarP(&f.jobs, "jobs", "j", 0, "`NUMBER` of cases at the same time (default: one for each processor of the host, less if its memory does not do)")
+	fs.StringVar(&f.accel, "accel", "auto", "`WHERE` to run: kvm, lab, auto, as for husk boot")
+	fs.StringVar(&f.json, "json", "", "write all results as JSON to `FILE`, - for standard output in place of the report")
+	fs.StringVar(&f.junit, "junit", "", "write them as JUnit XML to `FILE`")
+	fs.StringVar(&f.tap, "tap", "", "write them as TAP to `FILE`")
+	fs.BoolVar(&f.github, "github", false, "print GitHub's annotations, and add to the step's summary ($GITHUB_STEP_SUMMARY)")
+	fs.StringVarP(&f.out, "out", "o", "", "keep the consoles and logs of all attempts in `DIR`")
+}
+
+// passed are flags of husk boot that go on to it as they are.
+var passed = []string{"net", "publish", "cpu", "memory-backing", "transport", "rng", "balloon", "log-level"}
+
+// definePassed adds them, with the words that husk boot has for them.
+func (f *smokeFlags) definePassed(fs *pflag.FlagSet) {
+	of := pflag.NewFlagSet("", pflag.ContinueOnError)
+	(&bootFlags{}).define(of)
+	for _, name := range passed {
+		flag := of.Lookup(name)
+		fs.VarPF(&passedFlag{&f.base.Boot, flag}, name, flag.Shorthand, flag.Usage).NoOptDefVal = flag.NoOptDefVal
+	}
+}
+
+// A passedFlag adds "--flag=value" to a list, if husk boot takes that.
+type passedFlag struct {
+	list *[]string
+	flag *pflag.Flag // husk boot's
+}
+
+func (p *passedFlag) String() string { return strings.TrimPrefix(p.flag.DefValue, "[]") }
+func (p *passedFlag) Type() string   { return p.flag.Value.Type() }
+
+func (p *passedFlag) Set(value string) error {
+	if err := p.flag.Value.Set(value); err != nil {
+		return err
+	}
+	*p.list = append(*p.list, "--"+p.flag.Name+"="+value)
+	return nil
+}
+
+// A stepFlag adds a step: the order of the flags is that of the steps.
+type stepFlag struct {
+	steps *[]smoke.Step
+	kind  smoke.StepKind
+	value string // what the value is called
+}
+
+func (s *stepFlag) String() string { return "" }
+func (s *stepFlag) Type() string   { return s.value }
+
+func (s *stepFlag) Set(value string) error {
+	step := smoke.Step{Kind: s.kind}
+	var err error
+	switch s.kind {
+	case smoke.Send:
+		step.Text, err = smoke.Unescape(value)
+	case smoke.Sleep:
+		step.For, err = time.ParseDuration(value)
+	case smoke.Exit:
+		step.Code, err = strconv.Atoi(value)
+	case smoke.PowerOff:
+	default:
+		step.Text = value
+	}
+	*s.steps = append(*s.steps, step)
+	return err
+}
+
+// A lastStep says more of the step before it.
+type lastStep struct {
+	steps *[]smoke.Step
+	what  string
+}
+
+func (l *lastStep) String() string { return "" }
+
+func (l *lastStep) Type() string {
+	return map[string]string{"within": "TIME", "code": "CODE", "stdout": "PATTERN", "stderr": "PATTERN"}[l.what]
+}
+
+func (l *lastStep) Set(value string) (err error) {
+	if len(*l.steps) == 0 {
+		return fmt.Errorf("it is of the step before it, and there is none")
+	}
+	step := &(*l.steps)[len(*l.steps)-1]
+	if l.what != "within" && step.Kind != smoke.Run {
+		return fmt.Errorf("it is of the --run before it, and there is --%s", step.Kind)
+	}
+	switch l.what {
+	case "within":
+		step.Timeout, err = time.ParseDuration(value)
+		if err == nil && step.Timeout <= 0 {
+			err = fmt.Errorf("it must be more than nothing")
+		}
+	case "code":
+		step.Code, err = strconv.Atoi(value)
+	case "stdout":
+		step.Stdout = value
+	case "stderr":
+		step.Stderr = value
+	}
+	return err
+}
+
+// cases are those of the files, or else of the flags.
+func (f *smokeFlags) cases(e *env, files []string) ([]smoke.Case, error) {
+	base := f.base
+	base.Append = strings.Join(f.added, " ")
+	var cases []smoke.Case
+	if len(files) == 0 {
+		if base.Name == "" {
+			base.Name = "smoke"
+		}
+		cases = smoke.Expand(base, f.kernels, nil, f.cpus, f.memory)
+	} else if base.Name != "" {
+		return nil, usagef("--name: the cases of a file have names of their own; --only chooses among them")
+	}
+	for _, file := range files {
+		list, err := smoke.ReadFile(file, base)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		for _, c := range list {
+			if len(files) > 1 {
+				c.Name = file + ": " + c.Name
+			}
+			cases = append(cases, smoke.Expand(c, f.kernels, nil, f.cpus, f.memory)...)
+		}
+	}
+	cases, err := f.chosen(cases)
+	if err != nil {
+		return nil, err
+	}
+	for i := range cases {
+		if err := checkCase(cases[i]); err != nil {
+			return nil, usageError{err}
+		}
+		if cases[i].Kernel == "" && len(cases[i].Disks) == 0 {
+			boot := bootFlags{}
+			if err := boot.findKernel(e); err != nil {
+				return nil, err
+			}
+			cases[i].Kernel = boot.kernel
+		}
+	}
+	return cases, nil
+}
+
+// checkCase finds what is wrong with a case that needs no look at its files.
+func checkCase(c smoke.Case) error {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	for _, flag := range c.Boot {
+		name, _, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
+		if !strings.HasPrefix(flag, "--") || !slices.Contains(passed, name) {
+			return fmt.Errorf("%w %s: boot: %q is none of --%s, with its value behind \"=\"", smoke.ErrCase, c.Name, flag, strings.Join(passed, ", --"))
+		}
+	}
+	boot := &bootFlags{}
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	boot.define(fs)
+	err := fs.Parse(c.BootFlags(""))
+	if err == nil {
+		err = boot.check(fs)
+	}
+	if err == nil {
+		_, err = boot.withoutFiles(fs)
+	}
+	if err != nil {
+		return fmt.Errorf("%w %s: %w", smoke.ErrCase, c.Name, err)
+	}
+	return nil
+}

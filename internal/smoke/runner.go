@@ -1,0 +1,146 @@
+package smoke
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/huskvm/husk/internal/smoke/result"
+	"github.com/huskvm/husk/vmm"
+)
+
+// A Progress is told how cases go, by several goroutines at a time.
+type Progress interface {
+	CaseStarted(name string)
+	StageReached(name, stage string, at time.Duration)
+	CaseDone(c *result.Case)
+}
+
+// A Runner tries cases.
+type Runner struct {
+	Launch   Launch
+	Progress Progress
+	// Jobs is how many cases run at the same time at most; 0 for one for each of the
+	// host's processors. Less run where the guests' memory would be more than the
+	// host has.
+	Jobs int
+	// Keep is a folder for the files of every attempt; "" to keep none.
+	Keep string
+	// Repeat are the flags, besides a case's own, with which to try it again.
+	Repeat []string
+}
+
+// Run tries the cases and returns what came of them, in their order. When ctx ends,
+// those that run are ended, and the rest is not begun.
+func (r *Runner) Run(ctx context.Context, cases []Case) ([]result.Case, error) {
+	scratch, err := os.MkdirTemp("", "husk-smoke-")
+	if err != nil {
+		return nil, fmt.Errorf("a folder for the cases: %w", err)
+	}
+	defer os.RemoveAll(scratch)
+
+	results := make([]result.Case, len(cases))
+	room := newRoom(r.Jobs)
+	var running sync.WaitGroup
+	for i, c := range cases {
+		c = c.withDefaults()
+		memory, _ := vmm.ParseMemory(c.Memory)
+		leave, err := room.enter(ctx, memory)
+		if err != nil {
+			results[i] = c.result()
+			results[i].Verdict, results[i].Reproduce = result.Skipped, c.Reproduce(r.Repeat...)
+			r.Progress.CaseDone(&results[i])
+			continue
+		}
+		running.Go(func() {
+			defer leave()
+			results[i] = r.try(ctx, c, filepath.Join(scratch, fmt.Sprint(i)))
+			r.Progress.CaseDone(&results[i])
+		})
+	}
+	running.Wait()
+	return results, nil
+}
+
+// result is the case's result before it was tried.
+func (c *Case) result() result.Case {
+	memory, _ := vmm.ParseMemory(c.Memory)
+	return result.Case{Name: c.Name, File: c.File, Line: c.Line, Machine: result.Machine{
+		Kernel: c.Kernel, Initrds: c.Initrds, Append: c.Append + c.CommandLine, CPUs: c.CPUs, Memory: memory, Disks: c.Disks,
+	}}
+}
+
+// try makes attempts at a case until one has a verdict that no other follows.
+func (r *Runner) try(ctx context.Context, c Case, scratch string) result.Case {
+	r.Progress.CaseStarted(c.Name)
+	out := c.result()
+	out.Reproduce = c.Reproduce(r.Repeat...)
+	for n := 1; ; n++ {
+		dir := fmt.Sprintf("%s.%d", scratch, n)
+		attempt := r.attempt(ctx, &c, dir, n)
+		out.Attempts, out.Verdict = append(out.Attempts, attempt), attempt.Verdict
+		again := n <= c.Retries && slices.Contains(c.RetryOn, string(attempt.Verdict)) && ctx.Err() == nil
+		if !again {
+			out.Flaky = attempt.Verdict == result.Pass && n > 1
+			return out
+		}
+	}
+}
+
+// attempt makes one, in a folder of its own.
+func (r *Runner) attempt(ctx context.Context, c *Case, dir string, n int) result.Attempt {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return result.Attempt{Verdict: result.Infrastructure, Reason: err.Error(), Started: time.Now()}
+	}
+	defer os.RemoveAll(dir)
+	a := try(ctx, c, r.Launch, dir, func(stage string, at time.Duration) { r.Progress.StageReached(c.Name, stage, at) })
+	if r.Keep != "" {
+		var err error
+		if a.Dir, err = keep(dir, r.Keep, c.Name, n); err != nil && a.Verdict == result.Pass {
+			a.Verdict, a.Reason = result.Infrastructure, err.Error()
+		}
+	}
+	return a
+}
+
+// keep moves an attempt's files for people to where they are kept.
+func keep(dir, folder, name string, n int) (string, error) {
+	to := filepath.Join(folder, fileName(name))
+	if n > 1 {
+		to = fmt.Sprintf("%s.attempt%d", to, n)
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return "", err
+	}
+	for _, file := range []string{consoleFile, stampedFile, huskFile} {
+		b, err := os.ReadFile(filepath.Join(dir, file))
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, file), b, 0o644)
+		}
+		if err != nil {
+			return to, err
+		}
+	}
+	return to, nil
+}
+
+// fileName is a case's name as one of a folder.
+func fileName(name string) string {
+	safe := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("-_.=,+", r):
+			return r
+		}
+		return '_'
+	}, name)
+	const most = 120
+	return strings.TrimLeft(safe[:min(len(safe), most)], ".")
+}
