@@ -57,7 +57,7 @@ test-kvm:
 
 # KVM tests and end-to-end boots in a machine with a complete KVM.
 lab-test: build bin/hostile
-	@tests/install kernels qemu disktools debian
+	@tests/install kernels qemu disktools debian cc
 	@GO='$(GO)' tests/lab-test
 
 # Every fuzzer in turn, for FUZZTIME each.

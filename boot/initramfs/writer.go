@@ -24,6 +24,8 @@ const (
 	typeDir   = 0o040000 // S_IFDIR
 	typeChar  = 0o020000 // S_IFCHR
 	typeBlock = 0o060000 // S_IFBLK
+	typeLink  = 0o120000 // S_IFLNK
+	sticky    = 0o001000 // S_ISVTX, as /tmp has it
 )
 
 // maxName is the kernel's PATH_MAX; longer names it would skip silently.
@@ -43,13 +45,17 @@ func NewWriter(w io.Writer) *Writer {
 	return &Writer{w: w, dirs: map[string]bool{}}
 }
 
-// Dir adds a folder. A folder that was added before is left as it is.
+// Dir adds a folder; of perm, the sticky bit counts, too. A folder that was added before is left as it is.
 func (w *Writer) Dir(name string, perm fs.FileMode) error {
 	name = clean(name)
 	if name == "" || w.dirs[name] {
 		return nil
 	}
-	if err := w.header(name, typeDir|uint32(perm.Perm()), 2, 0, 0, 0); err != nil {
+	mode := typeDir | uint32(perm.Perm())
+	if perm&fs.ModeSticky != 0 {
+		mode |= sticky
+	}
+	if err := w.header(name, mode, 2, 0, 0, 0); err != nil {
 		return err
 	}
 	w.dirs[name] = true
@@ -67,6 +73,20 @@ func (w *Writer) File(name string, perm fs.FileMode, size int64, r io.Reader) er
 	}
 	if n != size {
 		return fmt.Errorf("%w: %s: %w: %d of %d bytes", ErrArchive, name, io.ErrUnexpectedEOF, n, size)
+	}
+	return w.pad()
+}
+
+// Symlink adds a symbolic link to target, which stays as it is.
+func (w *Writer) Symlink(name, target string) error {
+	if target == "" || len(target) >= maxName {
+		return fmt.Errorf("%w: %s: a link's target has 1 to %d bytes, this one %d", ErrArchive, name, maxName-1, len(target))
+	}
+	if err := w.header(clean(name), typeLink|0o777, 1, int64(len(target)), 0, 0); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, target); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrArchive, name, err)
 	}
 	return w.pad()
 }

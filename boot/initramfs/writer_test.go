@@ -58,6 +58,7 @@ func TestRefusals(t *testing.T) {
 		{"a long name", w.File(strings.Repeat("x", 4096), 0, 0, nil), "4096 bytes"},
 		{"a large file", w.File("f", 0, 1<<32, nil), "4 GiB"},
 		{"a negative size", w.File("f", 0, -1, nil), "-1 bytes"},
+		{"a link to nothing", w.Symlink("l", ""), "this one 0"},
 		{"a short file", w.File("f", 0, 6, strings.NewReader("hello")), "5 of 6 bytes"},
 		{"an unreadable file", w.File("f", 0, 6, failing{}), "worn out"},
 		{"an unwritable archive", NewWriter(failing{}).Close(), "worn out"},
@@ -85,13 +86,15 @@ func TestCPIO(t *testing.T) {
 	var b bytes.Buffer
 	w := NewWriter(&b)
 	require.NoError(t, w.File("etc/motd", 0o640, 3, strings.NewReader("hi\n")))
+	require.NoError(t, w.Symlink("etc/issue", "motd"))
+	require.NoError(t, w.Dir("tmp", 0o777|fs.ModeSticky))
 	require.NoError(t, w.Close())
 
 	list := exec.Command("cpio", "-t", "--quiet")
 	list.Stdin = bytes.NewReader(b.Bytes())
 	names, err := list.Output()
 	require.NoError(t, err)
-	require.Equal(t, "etc\netc/motd\n", string(names))
+	require.Equal(t, "etc\netc/motd\netc/issue\ntmp\n", string(names))
 
 	dir := t.TempDir()
 	extract := exec.Command("cpio", "-i", "--quiet", "--no-preserve-owner")
@@ -101,4 +104,10 @@ func TestCPIO(t *testing.T) {
 	text, err := os.ReadFile(dir + "/etc/motd")
 	require.NoError(t, err)
 	require.Equal(t, "hi\n", string(text))
+	target, err := os.Readlink(dir + "/etc/issue")
+	require.NoError(t, err)
+	require.Equal(t, "motd", target)
+	tmp, err := os.Stat(dir + "/tmp")
+	require.NoError(t, err)
+	require.Equal(t, fs.ModeDir|fs.ModeSticky|0o777, tmp.Mode())
 }

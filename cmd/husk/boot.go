@@ -16,9 +16,6 @@ import (
 	"github.com/huskvm/husk/vmm"
 )
 
-// kernelVariable names the kernel to boot where no flag does.
-const kernelVariable = "HUSK_KERNEL"
-
 // bootFlags are the flags of husk boot.
 type bootFlags struct {
 	kernel    string
@@ -107,7 +104,7 @@ husk boot -k vmlinux -m 5G -c 4 --dry-run`,
 }
 
 func (f *bootFlags) define(fs *pflag.FlagSet) {
-	fs.StringVarP(&f.kernel, "kernel", "k", "", "kernel `FILE`: bzImage or ELF vmlinux (default, without --disk: $"+kernelVariable+", else the newest readable "+hostkernel.Dir+"/vmlinuz-*)")
+	fs.StringVarP(&f.kernel, "kernel", "k", "", "kernel `FILE`: bzImage or ELF vmlinux (default, without --disk: $"+hostkernel.Variable+", else the newest readable "+hostkernel.Dir+"/vmlinuz-*)")
 	fs.StringArrayVarP(&f.initrds, "initrd", "i", nil, "initramfs `FILE`; several are joined in the order given")
 	fs.StringArrayVarP(&f.added, "append", "a", nil, "`ARGS` added to the kernel's command line (\""+vmm.DefaultCommandLine+"\")")
 	fs.StringVar(&f.cmdline, "cmdline", "", "the `WHOLE` command line, instead")

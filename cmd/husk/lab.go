@@ -127,6 +127,9 @@ func huskInLab(ctx context.Context, e *env, args, outputs []string) (int, error)
 		}
 	}
 	for _, arg := range args {
+		if arg == "--" { // a command's own arguments
+			break
+		}
 		path, ok := strings.CutPrefix(arg, "--stats=")
 		for _, flag := range []string{"--serial=", "--console="} {
 			if !ok {
@@ -238,7 +241,7 @@ const patience = 10 * time.Second
 type stubborn struct{ signal syscall.Signal }
 
 func (s stubborn) Error() string {
-	return fmt.Sprintf("the command did not end by %v within %v; the lab was ended", s.signal, patience)
+	return fmt.Sprintf("the command did not end by %v within %v; its machine was ended", s.signal, patience)
 }
 
 // insist forwards signals, and ends the context when a command that was told to

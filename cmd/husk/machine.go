@@ -107,15 +107,9 @@ func (f *bootFlags) findKernel(e *env) error {
 	if f.kernel != "" || len(f.disks) > 0 {
 		return nil
 	}
-	if f.kernel = e.getenv(kernelVariable); f.kernel != "" {
-		return nil
-	}
-	newest, err := hostkernel.Newest(hostkernel.Dir)
-	if err != nil {
-		return fmt.Errorf("%w, or set %s", err, kernelVariable)
-	}
-	f.kernel = newest.Path
-	return nil
+	path, err := hostkernel.Default(e.getenv)
+	f.kernel = path
+	return err
 }
 
 // endOf stands for the end of a console until that is opened.

@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/huskvm/husk/internal/doctor"
+	"github.com/huskvm/husk/internal/testvm"
 	"github.com/huskvm/husk/vmm"
 )
 
@@ -19,6 +20,7 @@ func verbs() []verb {
 	return []verb{
 		bootVerb(),
 		smokeVerb(),
+		execTestVerb(),
 		labVerb(),
 		doctorVerb(),
 		helpVerb(),
@@ -40,6 +42,7 @@ type env struct {
 	newMachine func(vmm.Config) (machine, error)
 	canBoot    func() error // why KVM boots no stock kernel, nil where it does
 	examine    func() *doctor.Report
+	startGuest func(ctx context.Context, b testvm.Blueprint) (testGuest, error)
 	// lab runs husk with args in the lab, which can write to the folders outputs too.
 	lab func(ctx context.Context, args []string, outputs ...string) (int, error)
 }
@@ -50,6 +53,7 @@ func main() {
 		newMachine: func(cfg vmm.Config) (machine, error) { return vmm.New(cfg) },
 		canBoot:    func() error { return doctor.CanBoot("") },
 		examine:    doctor.Host{}.Examine,
+		startGuest: func(ctx context.Context, b testvm.Blueprint) (testGuest, error) { return testvm.Start(ctx, b) },
 	}
 	e.lab = func(ctx context.Context, args []string, outputs ...string) (int, error) {
 		return huskInLab(ctx, e, args, outputs)

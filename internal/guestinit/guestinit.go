@@ -41,6 +41,7 @@ func Binary() ([]byte, error) {
 
 // Options are what an initramfs has in it besides husk-init.
 type Options struct {
+	Program []byte            // husk-init, nil for the Binary that is built in
 	Path    string            // what husk-init is called in it, "" for "init"
 	Init    spec.Init         // what husk-init does
 	Modules []modules.Module  // loaded in this order
@@ -49,9 +50,12 @@ type Options struct {
 
 // Initramfs writes an initramfs with husk-init as its first process.
 func Initramfs(w io.Writer, o Options) error {
-	program, err := Binary()
-	if err != nil {
-		return err
+	program := o.Program
+	if program == nil {
+		var err error
+		if program, err = Binary(); err != nil {
+			return err
+		}
 	}
 	init, err := json.Marshal(o.Init)
 	if err != nil {

@@ -17,6 +17,9 @@ const Dir = "/boot"
 // prefix starts the file name of a kernel image; the release follows.
 const prefix = "vmlinuz-"
 
+// Variable names the kernel to boot where nothing else does.
+const Variable = "HUSK_KERNEL"
+
 // ErrNone means that there is no kernel, or none that can be read.
 var ErrNone = errors.New("no kernel to boot")
 
@@ -49,6 +52,19 @@ func List(dir string) ([]Kernel, error) {
 	}
 	slices.SortStableFunc(kernels, func(a, b Kernel) int { return CompareReleases(b.Release, a.Release) })
 	return kernels, nil
+}
+
+// Default is the kernel to boot where none is named: the one that Variable names in
+// the environment that getenv is of, else the newest in Dir.
+func Default(getenv func(string) string) (string, error) {
+	if path := getenv(Variable); path != "" {
+		return path, nil
+	}
+	newest, err := Newest(Dir)
+	if err != nil {
+		return "", fmt.Errorf("%w, or set %s", err, Variable)
+	}
+	return newest.Path, nil
 }
 
 // Newest is the newest kernel in dir that can be read. Without one the error

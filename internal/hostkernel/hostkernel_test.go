@@ -94,3 +94,16 @@ func TestNewestWithoutKernels(t *testing.T) {
 	_, err = Newest(file)
 	require.ErrorIs(t, err, ErrNone)
 }
+
+func TestDefault(t *testing.T) {
+	path, err := Default(func(name string) string { return "from " + name })
+	require.NoError(t, err)
+	require.Equal(t, "from HUSK_KERNEL", path)
+	newest, want := Newest(Dir)
+	path, err = Default(func(string) string { return "" })
+	require.Equal(t, newest.Path, path)
+	if want != nil {
+		require.ErrorIs(t, err, ErrNone)
+		require.ErrorContains(t, err, "or set HUSK_KERNEL")
+	}
+}

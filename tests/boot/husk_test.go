@@ -18,36 +18,21 @@ import (
 
 	"github.com/huskvm/husk/boot/modules"
 	"github.com/huskvm/husk/internal/guestinit"
+	"github.com/huskvm/husk/vmm/vmmtest"
 )
 
 // deadline ends a boot that hangs. In the lab one takes some seconds, and that of a whole
 // Debian half a minute, or several times that on a busy host.
 const deadline = 5 * time.Minute
 
-// program is bin/husk, once it is known that a stock kernel boots on this KVM.
-var program = sync.OnceValues(func() (string, error) {
-	path, err := filepath.Abs("../../bin/husk")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command(path, "doctor").CombinedOutput()
-	if err != nil {
-		return "", errors.Join(err, errors.New(string(out)))
-	}
-	return path, nil
-})
-
-// need skips a test where no stock kernel boots, and fails it there if
-// REQUIRE_KVM says that one must.
+// need is bin/husk. It skips a test where no stock kernel boots, and fails it there
+// if REQUIRE_KVM says that one must.
 func need(t *testing.T) string {
 	t.Helper()
-	path, err := program()
-	if err != nil {
-		if os.Getenv("REQUIRE_KVM") == "1" {
-			t.Fatalf("no stock kernel boots here: %v", err)
-		}
-		t.Skip("no stock kernel boots here (husk doctor says why); make lab-test runs this in the lab")
-	}
+	vmmtest.Need(t)
+	path, err := filepath.Abs("../../bin/husk")
+	require.NoError(t, err)
+	require.FileExists(t, path, "make builds it")
 	return path
 }
 

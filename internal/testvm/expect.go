@@ -1,0 +1,25 @@
+package testvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/huskvm/husk/internal/smoke/console"
+)
+
+// Expect waits until the console has p, behind what the last Expect has found. When
+// the guest ends first, the error is an Ended.
+func (g *Guest) Expect(ctx context.Context, p console.Pattern) (console.Match, error) {
+	g.expecting.Lock()
+	defer g.expecting.Unlock()
+	m, err := g.cursor.Expect(ctx, p)
+	switch {
+	case err == nil:
+		return m, nil
+	case errors.Is(err, console.ErrEnded):
+		<-g.life.Done() // it follows
+		err = context.Cause(g.life)
+	}
+	return m, fmt.Errorf("%v is not on the console: %w", p, err)
+}
