@@ -20,7 +20,7 @@ var ErrNoModules = errors.New("no kernel modules in the disk image")
 // maxTree is what may be read through a folder of modules, in bytes, the ways to
 // the files among them. It is more than a distribution's has, and bounds what a
 // tree made for that purpose costs: one without an end, or of large folders.
-const maxTree = 4 << 30
+const maxTree = 2 << 30
 
 // moduleFolders are where a kernel's modules are, less its version. On the volume of
 // /usr, too, the first is it.

@@ -253,3 +253,30 @@ func TestDebiansOwnModules(t *testing.T) {
 	}))
 	require.Greater(t, files, 500)
 }
+
+// A maze has few folders and no end of ways through them: each can be entered from
+// the one above by two names.
+func TestAMaze(t *testing.T) {
+	need(t, "debugfs")
+	const levels = 40
+	files, script := with(debian(t), tree{"boot/vmlinuz-" + version: bzImage(version)}, modulesAt("lib/modules", "")), ""
+	for i := range levels {
+		at := "lib/modules/" + version + strings.Repeat("/a", i)
+		files[at+"/a/x"] = ""
+		script = "ln " + at + "/a " + at + "/b\n" + script
+	}
+	image := blank(t, 4*mib)
+	require.NoError(t, os.WriteFile(image, files.ext4(t, rootUUID), 0o600))
+	list := blank(t, 0)
+	require.NoError(t, os.WriteFile(list, []byte(script), 0o600))
+	command(t, "", "debugfs", "-w", "-f", list, image)
+	_, f := find1(t, content(t, image))
+	fsys, err := f.Modules()
+	require.NoError(t, err)
+	_, err = fs.Stat(fsys, strings.Repeat("a/b/", levels/2)+"x")
+	require.NoError(t, err)
+	meterOf(t, f).left.Store(maxTree / 64) // all of it takes a second or two, and ten times that with -race
+	_, err = modules.OpenFS(fsys, fsys.String())
+	require.ErrorIs(t, err, modules.ErrTree)
+	require.ErrorIs(t, err, errTooMuch)
+}

@@ -73,7 +73,7 @@ func (r *resolver) depends(m Module) ([]string, error) {
 	}
 	names := dependsOf(info)
 	if i := slices.IndexFunc(names, func(n string) bool { return !plain(n) || len(n) > maxName }); i >= 0 {
-		return nil, fmt.Errorf("%w: %s: it depends on %.80q", ErrModule, m.File, names[i])
+		return nil, fmt.Errorf("%w: %s: it depends on %+.80q", ErrModule, m.File, names[i])
 	}
 	return names, nil
 }

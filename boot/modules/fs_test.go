@@ -2,6 +2,7 @@ package modules
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -131,4 +132,33 @@ func TestNamesOfDependencies(t *testing.T) {
 		require.ErrorIs(t, err, ErrModule)
 		require.True(t, plain(err.Error()))
 	}
+}
+
+func FuzzTree(f *testing.F) {
+	f.Add([]byte("kernel/lib/crc32.ko\n"), []byte("kernel/a.ko: kernel/b.ko.gz\nkernel/b.ko.gz:\n"), ko("depends=b\x00"))
+	f.Add([]byte("kernel/b.ko\n"), []byte(""), ko("depends=b,a\x00"))
+	f.Add([]byte(""), []byte("kernel/a.ko: kernel/a.ko /kernel/b.ko.gz ../c.ko\n"), []byte("\x7fELF"))
+	f.Fuzz(func(t *testing.T, builtin, dep, module []byte) {
+		tr, err := OpenFS(fstest.MapFS{
+			"modules.builtin": {Data: builtin}, "modules.dep": {Data: dep},
+			"kernel/a.ko": {Data: module}, "kernel/b.ko.gz": {Data: module}, "extra/c.ko.zst": {Data: module}, "extra/d.ko.xz": {Data: module},
+		}, "this")
+		if err != nil {
+			require.ErrorIs(t, err, ErrTree)
+			require.True(t, plain(err.Error()), err)
+			return
+		}
+		for _, name := range []string{"a", "b", "c", "d"} {
+			list, err := tr.Resolve(name)
+			require.True(t, err == nil || errors.Is(err, ErrModule) || errors.Is(err, ErrNotFound), err)
+			require.True(t, err == nil || plain(err.Error()), err)
+			for i, m := range list {
+				require.True(t, plain(m.File) && len(m.Name) <= maxName)
+				_, _ = m.Read()
+				for _, other := range list[:i] {
+					require.NotEqual(t, m.Name, other.Name)
+				}
+			}
+		}
+	})
 }

@@ -264,7 +264,7 @@ func lines(fsys fs.FS, name string, each func(string)) error {
 			return fmt.Errorf("%s has more than %d MiB", name, maxIndex>>20)
 		}
 		if !plain(s.Text()) {
-			return fmt.Errorf("%s has a line that is no text: %q", name, s.Text()[:min(len(s.Text()), 80)])
+			return fmt.Errorf("%s has a line that is no text: %+q", name, s.Text()[:min(len(s.Text()), 80)])
 		}
 		each(s.Text())
 	}

@@ -20,6 +20,7 @@ import (
 type bootFlags struct {
 	kernel    string
 	initrds   []string
+	addInitrd []string
 	added     []string
 	cmdline   string
 	memory    string
@@ -106,6 +107,7 @@ husk boot -k vmlinux -m 5G -c 4 --dry-run`,
 func (f *bootFlags) define(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.kernel, "kernel", "k", "", "kernel `FILE`: bzImage or ELF vmlinux (default, without --disk: $"+hostkernel.Variable+", else the newest readable "+hostkernel.Dir+"/vmlinuz-*)")
 	fs.StringArrayVarP(&f.initrds, "initrd", "i", nil, "initramfs `FILE`; several are joined in the order given")
+	fs.StringArrayVar(&f.addInitrd, "add-initrd", nil, "initramfs `FILE` joined behind the others, also behind those of a disk's own kernel; repeatable")
 	fs.StringArrayVarP(&f.added, "append", "a", nil, "`ARGS` added to the kernel's command line (\""+vmm.DefaultCommandLine+"\")")
 	fs.StringVar(&f.cmdline, "cmdline", "", "the `WHOLE` command line, instead")
 	fs.StringVarP(&f.memory, "memory", "m", "512M", "guest RAM: `SIZE` in MiB, or with K, M or G; a multiple of 2M")

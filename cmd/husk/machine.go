@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/devices/netdev"
 	"github.com/huskvm/husk/internal/hostkernel"
@@ -44,12 +45,17 @@ func (f *bootFlags) config(e *env, fs *pflag.FlagSet) (cfg vmm.Config, files ope
 		}
 		cfg.Kernel, files = kernel, append(files, closer)
 	}
-	for _, path := range f.initrds {
-		initrd, closer, err := vmm.OpenSource(path)
-		if err != nil {
-			return cfg, files, inputError{"initrd", err}
+	for _, list := range []struct {
+		paths []string
+		to    *[]boot.Source
+	}{{f.initrds, &cfg.Initrds}, {f.addInitrd, &cfg.AppendInitrds}} {
+		for _, path := range list.paths {
+			initrd, closer, err := vmm.OpenSource(path)
+			if err != nil {
+				return cfg, files, inputError{"initrd", err}
+			}
+			*list.to, files = append(*list.to, initrd), append(files, closer)
 		}
-		cfg.Initrds, files = append(cfg.Initrds, initrd), append(files, closer)
 	}
 	return cfg, files, cfg.Validate()
 }
@@ -218,7 +224,7 @@ func (f *bootFlags) labArgs(fs *pflag.FlagSet) ([]string, error) {
 			switch flag.Name {
 			case "accel", "kernel":
 				continue
-			case "initrd":
+			case "initrd", "add-initrd":
 				v = absolute(v)
 			case "vsock":
 				v = absolute(v)

@@ -70,13 +70,13 @@ husk smoke cases.yaml --only 'boots on 4'`,
 		define: func(fs *pflag.FlagSet) runner {
 			f := &smokeFlags{}
 			f.define(fs)
-			return func(ctx context.Context, e *env, files []string) (int, error) { return f.run(ctx, e, files) }
+			return func(ctx context.Context, e *env, files []string) (int, error) { return f.run(ctx, e, fs, files) }
 		},
 	}
 }
 
 // run tries the cases, here or in the lab.
-func (f *smokeFlags) run(ctx context.Context, e *env, files []string) (int, error) {
+func (f *smokeFlags) run(ctx context.Context, e *env, fs *pflag.FlagSet, files []string) (int, error) {
 	if slices.Contains(f.base.NoDetect, "help") {
 		for _, k := range detect.Kinds() {
 			fmt.Fprintln(e.stdout, k)
@@ -107,7 +107,7 @@ func (f *smokeFlags) run(ctx context.Context, e *env, files []string) (int, erro
 		if noKVM != nil {
 			fmt.Fprintf(e.stderr, "husk: %v; running in the lab, which is slow (husk doctor says more)\n", noKVM)
 		}
-		return f.runInLab(ctx, e)
+		return f.runInLab(ctx, e, fs)
 	}
 	return f.runHere(ctx, e, cases)
 }
@@ -120,14 +120,26 @@ func (f *smokeFlags) repeat() []string {
 	return []string{"--accel", f.accel}
 }
 
+// labSlowness is how many times longer the defaults of times are in the lab.
+const labSlowness = 5
+
 // runInLab has husk do the same in the lab, where files are where they are here.
-func (f *smokeFlags) runInLab(ctx context.Context, e *env) (int, error) {
+func (f *smokeFlags) runInLab(ctx context.Context, e *env, fs *pflag.FlagSet) (int, error) {
 	args := slices.Clone(e.args)
 	end := len(args)
 	if i := slices.Index(args, "--"); i >= 0 {
 		end = i
 	}
-	args = slices.Insert(args, end, "--accel=kvm")
+	more := []string{"--accel=kvm"}
+	for _, t := range []struct {
+		name  string
+		value time.Duration
+	}{{"timeout", smoke.DefaultTimeout}, {"no-output", smoke.DefaultNoOutput}} {
+		if !fs.Changed(t.name) {
+			more = append(more, fmt.Sprintf("--%s=%v", t.name, labSlowness*t.value))
+		}
+	}
+	args = slices.Insert(args, end, more...)
 	var outputs []string
 	for _, file := range []string{f.json, f.junit, f.tap, e.summaryFile(f.github)} {
 		if file != "" && file != "-" {

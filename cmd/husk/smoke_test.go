@@ -86,7 +86,7 @@ func TestSmokeInTheLab(t *testing.T) {
 	h.canBoot = func() error { return errors.New("no KVM") }
 	dir := t.TempDir()
 	require.Equal(t, 42, h.husk("smoke", "-k", "bzImage", "--expect", "b", "--send", "a", "--expect", "c", "--junit", dir+"/j.xml", "--out", dir+"/out"))
-	require.Equal(t, []string{"smoke", "-k", "bzImage", "--expect", "b", "--send", "a", "--expect", "c", "--junit", dir + "/j.xml", "--out", dir + "/out", "--accel=kvm"}, h.labArgs)
+	require.Equal(t, []string{"smoke", "-k", "bzImage", "--expect", "b", "--send", "a", "--expect", "c", "--junit", dir + "/j.xml", "--out", dir + "/out", "--accel=kvm", "--timeout=25m0s", "--no-output=5m0s"}, h.labArgs)
 	require.Equal(t, []string{dir, dir + "/out"}, h.labOutputs)
 	require.DirExists(t, dir+"/out")
 	require.Contains(t, h.err.String(), "running in the lab")

@@ -2,6 +2,7 @@ package smoke
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/huskvm/husk/boot/modules"
@@ -27,6 +28,9 @@ func (c *Case) drivers() ([]modules.Module, io.Closer, error) {
 		return nil, nil, err
 	}
 	list, err := ondisk.Modules(image, c.Modules)
+	if err == nil && len(image.Initrds)+len(c.Initrds) == 0 {
+		err = fmt.Errorf("%s: its kernel has no initrd, and husk-init would have nothing to start behind itself; give one with --initrd", spec.File)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, image.Close())
 	}

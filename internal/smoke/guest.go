@@ -56,7 +56,7 @@ func openGuest(c *Case, dir string) (*guest, error) {
 	if g.listener, err = net.Listen("unix", fmt.Sprintf("%s_%d", socket, spec.GuestPort)); err != nil {
 		return nil, fmt.Errorf("a socket for the guest: %w", err)
 	}
-	g.flags = []string{"--initrd=" + archive, "--vsock=" + socket}
+	g.flags = []string{"--add-initrd=" + archive, "--vsock=" + socket}
 	go g.accept()
 	return g, nil
 }

@@ -23,7 +23,7 @@ import (
 
 // A Blueprint says what to boot, and what of husk's is in the guest.
 type Blueprint struct {
-	// Kernel and Initrds are files; those of Machine come behind them.
+	// Kernel and Initrds are files; those of Machine come before them.
 	Kernel  string
 	Initrds []string
 	// Modules says where the kernel's modules are, "" to look: a folder as
@@ -109,14 +109,15 @@ func (b Blueprint) config() (cfg vmm.Config, files closers, err error) {
 			cfg.Append = strings.TrimSpace(cfg.Append + " rdinit=" + initPath)
 		}
 	}
+	cfg.Initrds = initrds
+	cfg.AppendInitrds = slices.Clone(cfg.AppendInitrds)
 	for _, a := range archives {
 		source, closer, err := inMemory(a)
 		if err != nil {
 			return cfg, files, err
 		}
-		files, initrds = append(files, closer), append(initrds, source)
+		files, cfg.AppendInitrds = append(files, closer), append(cfg.AppendInitrds, source)
 	}
-	cfg.Initrds = initrds
 	return cfg, files, nil
 }
 
@@ -146,7 +147,11 @@ func (b Blueprint) init(alone bool, kernel string) (Archive, io.Closer, error) {
 	if err != nil {
 		return a, nil, err
 	}
-	if o.Modules, err = ondisk.Modules(image, b.Modules, b.Load...); err != nil {
+	o.Modules, err = ondisk.Modules(image, b.Modules, b.Load...)
+	if err == nil && len(image.Initrds)+len(b.Initrds)+len(b.Machine.Initrds) == 0 {
+		err = fmt.Errorf("%s: its kernel has no initrd, and husk-init would have nothing to start behind itself; give one, or do without commands (NoAgent)", b.Machine.Disks[0].File)
+	}
+	if err != nil {
 		return a, nil, errors.Join(err, image.Close())
 	}
 	return a, image, nil

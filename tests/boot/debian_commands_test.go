@@ -71,3 +71,15 @@ func TestDebianRunsCommands(t *testing.T) {
 	require.NotContains(t, r.stdout, "stop job", "nothing waits for the agent: it took %v", time.Since(before))
 	tool(t, "e2fsck", "-fn", checkImage(t, image))
 }
+
+// TestDebianSmoke: a smoke test of a whole distribution needs its image and nothing else.
+func TestDebianSmoke(t *testing.T) {
+	r, results := smoke(t, "-d", debianFile(t, "debian.raw"), "-m", "1G", "--no-output", "4m",
+		"--expect", "login: ", "--run", "systemctl is-system-running --wait", "--run-stdout", "/^running$/",
+		"--run", "grep ' / ' /proc/self/mounts", "--run-stdout", "ext4", "--poweroff", "--max-boot", "5m")
+	r.wantCode(t, 0)
+	a := results.Cases[0].Attempts[0]
+	require.Equal(t, "power-off", a.Guest.Outcome)
+	require.Empty(t, a.Findings)
+	require.Equal(t, "step 4", a.Stage)
+}

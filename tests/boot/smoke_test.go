@@ -166,6 +166,8 @@ defaults:
   initrd: %q
   memory: 128M
   append: quiet
+  timeout: 20m
+  no-output: 10m
 cases:
   - name: ends
     matrix:
