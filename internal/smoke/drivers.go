@@ -4,13 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"github.com/huskvm/husk/boot/modules"
 	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/internal/guestinit"
+	"github.com/huskvm/husk/internal/guestinit/ondisk"
 	"github.com/huskvm/husk/vmm"
 )
 
@@ -29,7 +27,7 @@ func (c *Case) drivers() ([]modules.Module, io.Closer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	list, err := imageDrivers(image, c.Modules)
+	list, err := ondisk.Modules(image, c.Modules)
 	if err == nil && len(image.Initrds)+len(c.Initrds) == 0 {
 		err = fmt.Errorf("%s: its kernel has no initrd, and husk-init would have nothing to start behind itself; give one with --initrd", spec.File)
 	}
@@ -37,33 +35,4 @@ func (c *Case) drivers() ([]modules.Module, io.Closer, error) {
 		return nil, nil, errors.Join(err, image.Close())
 	}
 	return list, image, nil
-}
-
-// imageDrivers are those of a disk image's own kernel: from the image, or from dir, which
-// has them or a folder of the kernel's version with them.
-func imageDrivers(image *vmm.DiskKernel, dir string) ([]modules.Module, error) {
-	var files fs.FS
-	name := dir
-	if dir == "" {
-		own, err := image.Modules()
-		if err != nil {
-			return nil, err
-		}
-		files, name = own, own.String()
-	} else {
-		version, err := image.Version()
-		if err != nil {
-			return nil, err
-		}
-		files = os.DirFS(dir)
-		if here, err := modules.IsTree(files); err == nil && !here {
-			name = filepath.Join(dir, version)
-			files = os.DirFS(name)
-		}
-	}
-	tree, err := modules.OpenFS(files, name)
-	if err != nil {
-		return nil, err
-	}
-	return guestinit.ModulesOf(tree)
 }

@@ -16,13 +16,14 @@ import (
 
 	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/internal/guestinit"
+	"github.com/huskvm/husk/internal/guestinit/ondisk"
 	"github.com/huskvm/husk/internal/guestinit/spec"
 	"github.com/huskvm/husk/vmm"
 )
 
 // A Blueprint says what to boot, and what of husk's is in the guest.
 type Blueprint struct {
-	// Kernel and Initrds are files; those of Machine come behind them.
+	// Kernel and Initrds are files; those of Machine come before them.
 	Kernel  string
 	Initrds []string
 	// Modules says where the kernel's modules are, "" to look: a folder as
@@ -97,24 +98,26 @@ func (b Blueprint) config() (cfg vmm.Config, files closers, err error) {
 	}
 	archives := slices.Clone(b.Own)
 	if !b.NoAgent {
-		init, err := b.init(alone, cfg.Kernel.Name)
+		init, image, err := b.init(alone, cfg.Kernel.Name)
 		if err != nil {
 			return cfg, files, err
 		}
+		defer image.Close()
 		archives = append(archives, init)
 		cfg.Vsock = &vmm.Vsock{CID: guestCID}
 		if !alone {
 			cfg.Append = strings.TrimSpace(cfg.Append + " rdinit=" + initPath)
 		}
 	}
+	cfg.Initrds = initrds
+	cfg.AppendInitrds = slices.Clone(cfg.AppendInitrds)
 	for _, a := range archives {
 		source, closer, err := inMemory(a)
 		if err != nil {
 			return cfg, files, err
 		}
-		files, initrds = append(files, closer), append(initrds, source)
+		files, cfg.AppendInitrds = append(files, closer), append(cfg.AppendInitrds, source)
 	}
-	cfg.Initrds = initrds
 	return cfg, files, nil
 }
 
@@ -122,22 +125,36 @@ func (b Blueprint) config() (cfg vmm.Config, files closers, err error) {
 // can have the same.
 const guestCID = 3
 
-// init is husk's part of the initramfs: the only one, or the one behind others.
-func (b Blueprint) init(alone bool, kernel string) (Archive, error) {
-	if kernel == "" {
-		return Archive{}, errors.New("commands in a guest whose kernel is in its disk image: name the kernel, so that its modules can be found, or do without them (NoAgent)")
-	}
+// init is husk's part of the initramfs: the only one, or the one behind others. It is to
+// be written before the closer is closed.
+func (b Blueprint) init(alone bool, kernel string) (Archive, io.Closer, error) {
 	o := guestinit.Options{Program: b.Program, Init: spec.Init{Guest: &spec.Guest{Port: spec.GuestPort}, Demo: spec.Demo{Quiet: true}}}
 	want := ours
 	if !alone {
 		o.Path, o.Init.Guest.Then, want = initPath, "/init", theirs
 	}
-	need := append([]string{vsockDriver}, b.Load...)
+	a := Archive{"husk's own initramfs", func(w io.Writer) error { return guestinit.Initramfs(w, o) }}
 	var err error
-	if o.Modules, err = guestinit.Choose(kernel, b.Modules, need, want); err != nil {
-		return Archive{}, err
+	if kernel != "" {
+		need := append([]string{vsockDriver}, b.Load...)
+		o.Modules, err = guestinit.Choose(kernel, b.Modules, need, want)
+		return a, io.NopCloser(nil), err
 	}
-	return Archive{"husk's own initramfs", func(w io.Writer) error { return guestinit.Initramfs(w, o) }}, nil
+	if len(b.Machine.Disks) == 0 {
+		return a, nil, errors.New("no kernel given, nor a disk to look for one")
+	}
+	image, err := vmm.LookAtDisk(b.Machine.Disks[0], b.Machine.Log)
+	if err != nil {
+		return a, nil, err
+	}
+	o.Modules, err = ondisk.Modules(image, b.Modules, b.Load...)
+	if err == nil && len(image.Initrds)+len(b.Initrds)+len(b.Machine.Initrds) == 0 {
+		err = fmt.Errorf("%s: its kernel has no initrd, and husk-init would have nothing to start behind itself; give one, or do without commands (NoAgent)", b.Machine.Disks[0].File)
+	}
+	if err != nil {
+		return a, nil, errors.Join(err, image.Close())
+	}
+	return a, image, nil
 }
 
 // inMemory makes an archive's file, which has no place in any file system.

@@ -32,8 +32,8 @@ type Config struct {
 	Modules string
 	// Load names modules to load at the start, with those that they need.
 	Load []string
-	// NoAgent leaves husk's process out of the guest, for kernels without vsock and for
-	// disks with a kernel of their own. Run, Copy and CopyOut fail then.
+	// NoAgent leaves husk's process out of the guest, as for kernels without vsock. Run,
+	// Copy and CopyOut fail then.
 	NoAgent bool
 
 	// AllowPanic lets a kernel that has panicked go on, as with a crash kernel. By

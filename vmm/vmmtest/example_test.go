@@ -22,11 +22,11 @@ func ExampleStart() {
 	vm.PowerOff()
 }
 
-// Without KVM the test is skipped, or fails where REQUIRE_KVM=1.
+// Without KVM the test is skipped, or fails where REQUIRE_KVM=1. Behind it there may
+// be guests, here or in subtests.
 func ExampleNeed() {
 	vmmtest.Need(t)
-	vm := vmmtest.Start(t, vmmtest.Config{Append: "quiet"})
-	vm.Run(t.Context(), "uname")
+	t.Log("this KVM boots stock kernels")
 }
 
 // What the parentheses match stands behind the match.

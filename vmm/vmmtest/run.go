@@ -46,7 +46,9 @@ func (o *Output) String() string {
 	return b.String()
 }
 
-// Run runs a program in the guest to its end, once the guest is up that far. Its exit
+// Run runs a program in the guest to its end, once the guest is up that far. With an
+// initramfs or a disk of the test's own, it runs in whatever is the root by then: Expect
+// the login first to have the system's. Its exit
 // code is the test's to judge; the test fails when there is none: the guest ended,
 // its kernel panicked, ctx or the guest's time was up.
 func (vm *VM) Run(ctx context.Context, argv ...string) *Output {
