@@ -228,7 +228,9 @@ func troubleInitrd(t *testing.T, flavour string) string {
 }
 
 // bad is the command line that loads a module that fails.
-func bad(fault faults.Fault) string { return fmt.Sprintf(`husk.run="insmod /bad/%s.ko; echo so much for %[1]s"`, fault) }
+func bad(fault faults.Fault) string {
+	return fmt.Sprintf(`husk.run="insmod /bad/%s.ko; echo so much for %[1]s"`, fault)
+}
 
 // TestTroubleToOrder: what a guest can be had to do wrong, beside what smoke tests
 // find.
