@@ -174,7 +174,7 @@ func (vm *VM) openVhost(n Network) (net.Kernel, error) {
 		return nil, nil
 	}
 	vm.onClose(v.Close)
-	vm.queues -= 2 * n.Queues // no thread of ours waits for them
+	vm.queues -= n.Queues // to receive: no thread of ours waits there
 	vm.log.Info("the host's kernel serves the network's queues (vhost-net)", "network", n.name())
 	return v, nil
 }

@@ -169,6 +169,11 @@ func TestLines(t *testing.T) {
 	require.Equal(t, "the last of 1000 lines", all[1000])
 }
 
+func TestAlive(t *testing.T) {
+	require.True(t, alive(os.Getpid()))
+	require.False(t, alive(1<<30))
+}
+
 func TestOwnPrograms(t *testing.T) {
 	for _, tt := range []struct{ argv, want []string }{
 		{[]string{"echo", "a", "b"}, []string{self, "echo", builtinArg, "echo", "a", "b"}},

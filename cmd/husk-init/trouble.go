@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +16,8 @@ import (
 // These are the shell's commands that make trouble, for tests of what husk makes of it.
 
 // insmod loads a kernel module from a file. What its first function does, the kernel
-// does in this process.
+// does in a thread of this process. One that it ends by an Oops takes no other
+// thread with it, so another looks whether it is there.
 func insmod(_ *shell, args []string) error {
 	if len(args) == 0 {
 		return errors.New("want a file and its parameters")
@@ -24,7 +27,34 @@ func insmod(_ *shell, args []string) error {
 		return err
 	}
 	defer f.Close()
-	return os.NewSyscallError("finit_module", unix.FinitModule(int(f.Fd()), strings.Join(args[1:], " "), 0))
+	thread, done := make(chan int), make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		thread <- unix.Gettid()
+		done <- os.NewSyscallError("finit_module", unix.FinitModule(int(f.Fd()), strings.Join(args[1:], " "), 0))
+	}()
+	tid := <-thread
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(20 * time.Millisecond):
+			if !alive(tid) {
+				return errors.New("the kernel ended the thread that loaded it")
+			}
+		}
+	}
+}
+
+// alive tells whether a thread of this process is there, and has not ended.
+func alive(tid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", tid))
+	if err != nil {
+		return false
+	}
+	_, state, ok := strings.Cut(string(stat), ") ")
+	return ok && state[0] != 'Z' && state[0] != 'X'
 }
 
 // write writes words to a file that is there: one of the kernel's, mostly.

@@ -119,6 +119,20 @@ func (p *Pace) Rest() {
 	p.pause = min(2*p.pause, late)
 }
 
+// SetPatient has the thread be patient, or not, for whoever decides that by itself and
+// does not call Rest. It tells whether the thread is so now: it may not be ours to
+// change.
+func (p *Pace) SetPatient(patient bool) bool {
+	if p.attr != nil && p.patient != patient {
+		policy := uint32(unix.SCHED_NORMAL)
+		if patient {
+			policy = unix.SCHED_BATCH
+		}
+		p.set(policy)
+	}
+	return p.patient == patient
+}
+
 func (p *Pace) set(policy uint32) {
 	p.attr.Policy = policy
 	if unix.SchedSetAttr(0, p.attr, 0) != nil {

@@ -74,7 +74,7 @@ func (c *commanded) connect() {
 	defer cancel()
 	c.Client, err = agent.Connect(ctx, conn)
 	require.NoError(c.t, err)
-	c.t.Cleanup(func() { _ = c.Client.Close() })
+	c.t.Cleanup(func() { _ = c.Close() })
 }
 
 // run runs a command, and returns its exit code and what it wrote.
@@ -184,7 +184,7 @@ func testCommands(t *testing.T, c *commanded) {
 		_, _ = c.Run(context.Background(), agent.Command{Argv: []string{"sleep", "4321"}})
 	}()
 	require.Eventually(t, func() bool { return strings.Contains(c.must("ps"), "sleep 4321") }, deadline, 100*time.Millisecond)
-	require.NoError(t, c.Client.Close())
+	require.NoError(t, c.Close())
 	<-running
 	c.connect()
 	require.NotContains(t, c.must("ps"), "sleep 4321")
@@ -228,7 +228,9 @@ func troubleInitrd(t *testing.T, flavour string) string {
 }
 
 // bad is the command line that loads a module that fails.
-func bad(fault faults.Fault) string { return `husk.run="insmod /bad/` + string(fault) + `.ko"` }
+func bad(fault faults.Fault) string {
+	return fmt.Sprintf(`husk.run="insmod /bad/%s.ko; echo so much for %[1]s"`, fault)
+}
 
 // TestTroubleToOrder: what a guest can be had to do wrong, beside what smoke tests
 // find.
@@ -245,7 +247,7 @@ func TestTroubleToOrder(t *testing.T) {
 		{"cloud", "husk.do=exit-init husk.code=3", 123, "Attempted to kill init! exitcode=0x00000300"},
 		{"cloud", "husk.do=oom sysctl.vm.panic_on_oom=1", 123, "Out of memory"},
 		{"generic", bad(faults.Bug) + " oops=panic", 123, "Fatal exception"},
-		{"generic", bad(faults.Warn), 0, "WARNING: CPU: 0 PID: "},
+		{"generic", bad(faults.Warn) + " loglevel=5", 0, "WARNING: CPU: 0 PID: "},
 	} {
 		t.Run(tt.flavour+" "+tt.args, func(t *testing.T) {
 			t.Parallel()

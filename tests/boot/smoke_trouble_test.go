@@ -36,7 +36,7 @@ func TestSmokeFindsTrouble(t *testing.T) {
 	fmt.Fprintf(&file, "defaults: {kernel: %q, initrd: %q, memory: 256M, no-output: 45s, retries: 0, steps: [{expect: never}]}\ncases:\n",
 		kernel(t, "cloud", "vmlinuz"), troubleInitrd(t, "cloud"))
 	for _, tt := range tests {
-		fmt.Fprintf(&file, "- {name: %q, append: %q}\n", tt.name, "quiet "+tt.args)
+		fmt.Fprintf(&file, "- {name: %q, append: %q}\n", tt.name, "loglevel=5 "+tt.args)
 	}
 	path := filepath.Join(t.TempDir(), "trouble.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(file.String()), 0o600))

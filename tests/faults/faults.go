@@ -66,11 +66,11 @@ const (
 	bugSize  = 12
 )
 
-// A relocation (Elf64_Rela): offset, symbol and type, addend.
+// A relocation (as debug/elf has it): offset, symbol and type, addend.
 const (
-	relaInfo   = 8
-	relaAddend = 16
-	relaSize   = 24
+	relocationInfo   = 8
+	relocationAddend = 16
+	relocationSize   = 24
 )
 
 // sites are the sections that say where in the code something is to be patched. What they
@@ -141,6 +141,16 @@ func (m *module) content(s *elf.Section) ([]byte, error) {
 	return m.b[s.Offset : s.Offset+s.FileSize], nil
 }
 
+// relocations is the section that relocates another, nil if none does.
+func (m *module) relocations(s *elf.Section) *elf.Section {
+	for _, r := range m.file.Sections {
+		if r.Type == elf.SHT_RELA && int(r.Info) < len(m.file.Sections) && m.file.Sections[r.Info] == s {
+			return r
+		}
+	}
+	return nil
+}
+
 // replace gives init_module another body. The call that the function tracer wants at its
 // start stays.
 func (m *module) replace(init elf.Symbol, body []byte) error {
@@ -163,14 +173,14 @@ func (m *module) replace(init elf.Symbol, body []byte) error {
 	}
 	copy(function[m.skip:], body)
 
-	relocations, err := m.content(m.file.Section(".rela" + m.text.Name))
+	relocations, err := m.content(m.relocations(m.text))
 	if err != nil {
 		return err
 	}
 	from := init.Value + m.skip
-	for ; len(relocations) >= relaSize; relocations = relocations[relaSize:] {
+	for ; len(relocations) >= relocationSize; relocations = relocations[relocationSize:] {
 		if off := binary.LittleEndian.Uint64(relocations); off >= from && off < from+uint64(len(body)) {
-			binary.LittleEndian.PutUint64(relocations[relaInfo:], uint64(elf.R_X86_64_NONE))
+			binary.LittleEndian.PutUint64(relocations[relocationInfo:], uint64(elf.R_X86_64_NONE))
 		}
 	}
 	return nil
@@ -178,15 +188,16 @@ func (m *module) replace(init elf.Symbol, body []byte) error {
 
 // tell makes the first entry in the module's table of bugs one of the new body.
 func (m *module) tell(symbol uint64, f Fault) error {
-	table, err := m.content(m.file.Section("__bug_table"))
+	bugs := m.file.Section("__bug_table")
+	table, err := m.content(bugs)
 	if err != nil {
 		return err
 	}
-	relocations, err := m.content(m.file.Section(".rela__bug_table"))
+	relocations, err := m.content(m.relocations(bugs))
 	if err != nil {
 		return err
 	}
-	if len(table) < bugSize || len(relocations) < relaSize || binary.LittleEndian.Uint64(relocations) != 0 {
+	if len(table) < bugSize || len(relocations) < relocationSize || binary.LittleEndian.Uint64(relocations) != 0 {
 		return fmt.Errorf("%w: it has no BUG or WARN of its own", ErrModule)
 	}
 	var flags uint16
@@ -194,8 +205,8 @@ func (m *module) tell(symbol uint64, f Fault) error {
 		flags = bugWarning | bugTaint
 	}
 	binary.LittleEndian.PutUint16(table[bugFlags:], flags)
-	binary.LittleEndian.PutUint64(relocations[relaInfo:], symbol<<32|uint64(elf.R_X86_64_PC32))
-	binary.LittleEndian.PutUint64(relocations[relaAddend:], m.skip)
+	binary.LittleEndian.PutUint64(relocations[relocationInfo:], symbol<<32|uint64(elf.R_X86_64_PC32))
+	binary.LittleEndian.PutUint64(relocations[relocationAddend:], m.skip)
 	return nil
 }
 
@@ -210,8 +221,13 @@ const (
 // empty makes a section, and what relocates it, empty.
 func (m *module) empty(name string) {
 	start := binary.LittleEndian.Uint64(m.b[sectionHeaders:])
+	target := m.file.Section(name)
+	if target == nil {
+		return
+	}
+	also := m.relocations(target)
 	for i, s := range m.file.Sections {
-		if s.Name == name || s.Name == ".rela"+name {
+		if s == target || s == also {
 			binary.LittleEndian.PutUint64(m.b[start+uint64(i)*sectionHeaderSize+sectionSize:], 0)
 		}
 	}

@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"debug/elf"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,8 +37,11 @@ func TestModule(t *testing.T) {
 		text, err := f.Section(".init.text").Data()
 		require.NoError(t, err)
 		require.True(t, bytes.HasPrefix(text[5:], code[fault]), "%s: % x", fault, text[:20])
-		require.Zero(t, f.Section(".return_sites").Size)
-		require.Zero(t, f.Section(".rela.return_sites").Size)
+		for _, s := range f.Sections {
+			if strings.HasSuffix(s.Name, ".return_sites") { // what relocates it, too
+				require.Zero(t, s.Size)
+			}
+		}
 	}
 	again := victim(t)
 	require.True(t, bytes.Equal(ko, again), "it is left as it was")

@@ -42,7 +42,12 @@ func (d *Device) byKernel(s *virtio.Session) bool {
 func (d *Device) serveQueue(ctx context.Context, s *virtio.Session, i int, q *queue.Queue, byKernel bool) error {
 	lane := d.link.Queue(i / 2)
 	if kernels, ok := lane.(ethernet.Descriptor); ok && byKernel {
-		err := d.kernel.Serve(ctx, i, s.Features, q, kernels)
+		var err error
+		if i%2 == 0 || !d.info.Threads {
+			err = d.kernel.Serve(ctx, i, s.Features, q, kernels)
+		} else {
+			err = d.transmitByTurns(ctx, s, i, q, kernels)
+		}
 		gone := kernels.Check()
 		if ctx.Err() != nil || gone == nil {
 			return err

@@ -22,10 +22,11 @@ type fakeKernel struct {
 
 	mu      sync.Mutex
 	serving map[int]ethernet.Descriptor
+	turns   map[int]int // by queue, how often it began to
 }
 
 func newKernel() *fakeKernel {
-	return &fakeKernel{fail: make(chan error, 1), serving: map[int]ethernet.Descriptor{}}
+	return &fakeKernel{fail: make(chan error, 1), serving: map[int]ethernet.Descriptor{}, turns: map[int]int{}}
 }
 
 func (k *fakeKernel) Serve(ctx context.Context, i int, features uint64, q *queue.Queue, lane ethernet.Descriptor) error {
@@ -35,6 +36,7 @@ func (k *fakeKernel) Serve(ctx context.Context, i int, features uint64, q *queue
 	lent := q.Lend()
 	k.mu.Lock()
 	k.serving[i] = lane
+	k.turns[i]++
 	k.mu.Unlock()
 	defer func() {
 		k.mu.Lock()

@@ -18,6 +18,7 @@ type transmitter struct {
 	q    *queue.Queue
 	lane ethernet.Queue
 	may  ethernet.Offloads // what was negotiated
+	sent func(size int)    // if not nil, hears of each frame that was sent
 
 	// One frame: its header, checked, in place of the guest's, and the guest's
 	// buffers.
@@ -35,6 +36,11 @@ func (t *transmitter) serve(ctx context.Context) error {
 		defer thread.Release()
 		t.q.SetPace(thread)
 	}
+	return t.serveAt(ctx)
+}
+
+// serveAt serves at the queue's pace.
+func (t *transmitter) serveAt(ctx context.Context) error {
 	for n := 1; ; n++ {
 		c, err := t.q.Take(ctx)
 		if err != nil {
@@ -57,6 +63,9 @@ func (t *transmitter) send(c *queue.Chain) {
 	switch {
 	case err == nil:
 		t.d.stats.tx.passed(size)
+		if t.sent != nil {
+			t.sent(size)
+		}
 		return
 	case errors.Is(err, ethernet.ErrFrame):
 		t.s.Log.Warn("virtio-net: a frame that the guest sent is dropped", "err", err)
