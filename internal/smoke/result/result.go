@@ -140,7 +140,7 @@ type Command struct {
 	Stderr string   `json:"stderr"`
 }
 
-// A Finding is what a detector has found on the console.
+// A Finding is what a detector has found on the console, or the machine has seen.
 type Finding struct {
 	Kind string `json:"kind"` // as "oops"
 	// Event is the same number, from 1, for findings that are one event, as an oops and
@@ -148,7 +148,7 @@ type Finding struct {
 	Event   int           `json:"event"`
 	At      time.Duration `json:"at_ns"`
 	Summary string        `json:"summary"` // its first line
-	Trace   []string      `json:"trace"`   // all of its lines
+	Trace   []string      `json:"trace"`   // all of its lines; none where only the machine has seen it
 }
 
 // A Subtest is a test that the guest has reported by KTAP.
