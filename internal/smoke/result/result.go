@@ -86,11 +86,11 @@ type Attempt struct {
 	Verdict Verdict `json:"verdict"`
 	// Reason is one line for people; empty where the verdict is Pass.
 	Reason string `json:"reason,omitempty"`
-	// Stage is the last one that the guest has reached.
+	// Stage is the last one that the guest has reached; "" where it never ran.
 	Stage    string        `json:"stage"`
 	Started  time.Time     `json:"started"`
 	Duration time.Duration `json:"duration_ns"`
-	Phases   []Phase       `json:"phases"` // the stages reached, in the order of time
+	Phases   []Phase       `json:"phases"` // the stages that the last boot has reached, in the order of time
 	// Guest is how the guest itself ended; nil where husk ended it.
 	Guest    *Guest    `json:"guest,omitempty"`
 	Steps    []Step    `json:"steps"`
