@@ -93,14 +93,9 @@ func digits(f float64) int {
 	return 0
 }
 
-// consoleLine is a line of the console with both stamps: the host's, and the
-// kernel's in its brackets.
+// consoleLine is a line of the console with its stamps, for people.
 func consoleLine(l result.Line) string {
-	text := visible(strings.TrimRight(strings.ReplaceAll(l.Text, "\n", " "), "\r"))
-	if l.Kernel >= 0 {
-		return fmt.Sprintf("%11.6f  [%12.6f] %s", l.Start.Seconds(), l.Kernel.Seconds(), text)
-	}
-	return fmt.Sprintf("%11.6f  %s", l.Start.Seconds(), text)
+	return visible(strings.ReplaceAll(l.String(), "\n", " "))
 }
 
 // plural is "1 case", "2 cases".
