@@ -32,6 +32,8 @@ type Progress interface {
 type Options struct {
 	Cases int  // how many there are
 	Color bool // use ANSI's colours; see Color
+	// Accel is the run's, for the summary to say so where it is not KVM.
+	Accel string
 	// Size is the terminal's, in columns and rows, asked before every redraw. Nil, or
 	// what is not positive, is taken for 80 by 24. Only NewLive asks.
 	Size func() (columns, rows int)

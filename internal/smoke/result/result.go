@@ -48,9 +48,9 @@ func (v Verdict) ExitCode() int {
 // A Run is all cases of one command.
 type Run struct {
 	Schema   int           `json:"schema"`
-	Husk     string        `json:"husk"` // its version
-	Host     string        `json:"host"` // its name
-	Accel    string        `json:"accel"`
+	Husk     string        `json:"husk"`  // its version
+	Host     string        `json:"host"`  // its name
+	Accel    string        `json:"accel"` // "kvm", or "lab": its times are no machine's
 	Started  time.Time     `json:"started"`
 	Duration time.Duration `json:"duration_ns"`
 	Cases    []Case        `json:"cases"` // in the order of the file
@@ -100,7 +100,9 @@ type Attempt struct {
 	// was not kept, a test reported twice.
 	Problems []string `json:"problems,omitempty"`
 	VCPUs    []VCPU   `json:"vcpus,omitempty"` // on a hang, a timeout or a crash
-	Console  []Line   `json:"console"`
+	// Unnamed is why places in the kernel have no names there; "" where they have.
+	Unnamed string `json:"unnamed,omitempty"`
+	Console []Line `json:"console"`
 	// Dir has the case's files: console.log, husk.log; "" where they were not kept.
 	Dir string `json:"dir,omitempty"`
 }
