@@ -192,6 +192,7 @@ func TestVerdicts(t *testing.T) {
 			m.endBy("guest-panic")
 		}, result.Detected, "panic: Kernel panic - not syncing: sysrq triggered crash"},
 		{"triple fault", Case{Steps: expect}, func(m *fakeMachine) { m.endBy("triple-fault") }, result.VMM, "triple-fault"},
+		{"triple fault after the last step", Case{Steps: []Step{{Kind: Expect, Text: "login:"}}}, func(m *fakeMachine) { m.print("login:"); <-m.closed; m.endBy("triple-fault") }, result.VMM, "triple-fault"},
 		{"husk fails", Case{Steps: expect}, func(m *fakeMachine) { m.end(process.End{Error: "out of memory"}) }, result.VMM, "out of memory"},
 		{"husk cannot start", Case{Steps: expect}, func(m *fakeMachine) { m.end(process.End{Error: "no KVM", Unstarted: true}) }, result.Infrastructure, "no KVM"},
 		{"silence", Case{Steps: expect, NoOutput: 50 * time.Millisecond}, func(m *fakeMachine) { m.print(banner) }, result.Hang, "no output for 50ms, in step 1 (expect login:)"},

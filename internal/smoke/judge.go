@@ -50,12 +50,10 @@ func (a *attempt) judge(ctx context.Context, failed *stepFailure) result.Attempt
 	switch {
 	case end != nil && end.Error != "" && end.Unstarted:
 		return verdict(result.Infrastructure, "%s", end.Error)
-	case len(findings) > 0 && findings[0].Kind == string(detect.TripleFault), outcome == vmm.InternalError:
-		r := verdict(result.VMM, "%s", strings.TrimSuffix(end.Guest.Outcome+": "+end.Guest.Detail, ": "))
-		r.VCPUs = end.VCPUs
-		return r
+	case outcome == vmm.InternalError:
+		return crashed(end)
 	case len(findings) > 0:
-		return detected(findings)
+		return detected(findings, end)
 	case end != nil && end.Error != "":
 		return verdict(result.VMM, "%s", end.Error)
 	case failed != nil && errors.Is(failed, errDeaf):
@@ -79,8 +77,17 @@ func (a *attempt) judge(ctx context.Context, failed *stepFailure) result.Attempt
 }
 
 // detected is the verdict on what detectors have found: the first is the cause.
-func detected(findings []result.Finding) result.Attempt {
+func detected(findings []result.Finding, end *process.End) result.Attempt {
+	if findings[0].Kind == string(detect.TripleFault) {
+		return crashed(end)
+	}
 	return result.Attempt{Verdict: result.Detected, Reason: findings[0].Kind + ": " + findings[0].Summary}
+}
+
+// crashed is the verdict on a machine whose processors could not go on.
+func crashed(end *process.End) result.Attempt {
+	reason := strings.TrimSuffix(end.Guest.Outcome+": "+end.Guest.Detail, ": ")
+	return result.Attempt{Verdict: result.VMM, Reason: reason, VCPUs: end.VCPUs}
 }
 
 // during is in which step something happened.
@@ -122,7 +129,7 @@ func (a *attempt) lastLook(r result.Attempt, ours bool) result.Attempt {
 		return r
 	}
 	if f := a.findings(); len(f) > 0 {
-		return detected(f)
+		return detected(f, a.ending)
 	}
 	if a.never != "" {
 		return fail("%s came on the console, which must not", quoteText(a.never))

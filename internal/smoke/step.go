@@ -154,12 +154,17 @@ func (a *attempt) do(ctx context.Context, s Step, i int, r *result.Step) error {
 }
 
 // A guest without steps has booted when its first process runs and nothing more comes
-// for settleQuiet; one that goes on printing, settleLimit later.
-// A guest that hangs is silent for longer.
+// for settleQuiet, or longer where silence is expected to last; one that goes on
+// printing, settleLimit later. A guest that hangs is silent for longer.
 const (
 	settleQuiet = 5 * time.Second
 	settleLimit = 30 * time.Second
 )
+
+// settle is for how long a case's guest must be quiet.
+func (c *Case) settle() time.Duration {
+	return max(min(settleQuiet, c.NoOutput/2), c.NoOutput/(DefaultNoOutput/settleQuiet))
+}
 
 // awaitInit waits for the guest's first process, and then until the guest has settled,
 // or for an end that is none of a failure.
@@ -170,7 +175,7 @@ func (a *attempt) awaitInit(ctx context.Context) error {
 		reached := a.stages.Reached()
 		a.mu.Unlock()
 		if reached == stage.Init {
-			settled = time.After(min(settleQuiet, a.c.NoOutput/2))
+			settled = time.After(a.c.settle())
 			if limit == nil {
 				limit = time.After(settleLimit)
 			}

@@ -164,18 +164,18 @@ func TestSmokeManyAtOnce(t *testing.T) {
 defaults:
   kernel: %q
   initrd: %q
-  memory: 128M
   append: quiet
   timeout: 20m
   no-output: 10m
+  reboots: 0
+  retries: 0
+  matrix: {cpus: [1, 2], memory: [128M, 192M]}
 cases:
-  - name: ends
-    matrix:
-      append: [husk.do=poweroff, husk.do=panic, husk.do=exit husk.code=0, husk.do=triple-fault, husk.do=reboot]
-      cpus: [1, 2]
-      memory: [128M, 192M]
-    reboots: 0
-    retries: 0
+  - {name: ends, append: husk.do=poweroff, steps: [poweroff]}
+  - {name: panics, append: husk.do=panic, steps: [expect: never]}
+  - {name: exits, append: husk.do=exit husk.code=0, steps: [exit: 0]}
+  - {name: crashes, append: husk.do=triple-fault, steps: [expect: never]}
+  - {name: reboots, append: husk.do=reboot, steps: [expect: never]}
 `, kernel(t, "cloud", "vmlinuz"), initrd(t, "cloud"))
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	out := filepath.Join(dir, "out")
@@ -190,7 +190,7 @@ cases:
 	for _, name := range []string{"junit.xml", "tap"} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)
-		require.Contains(t, string(b), "ends [append=husk.do=panic, cpus=2, memory=192M]")
+		require.Contains(t, string(b), "panics [cpus=2, memory=192M]")
 	}
 }
 
