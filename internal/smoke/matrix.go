@@ -21,7 +21,10 @@ type axis struct {
 // memory, each added to or put in the place of the case's own; an empty list leaves that
 // alone. The names tell what differs.
 func Expand(c Case, kernels, appends []string, cpus []int, memory []string) []Case {
-	m := &matrix{Kernel: kernels, Append: appends, CPUs: cpus, Memory: memory}
+	m := &matrix{Kernel: kernels, Append: appends, Memory: memory}
+	for _, n := range cpus {
+		m.CPUs = append(m.CPUs, number(n))
+	}
 	return m.expand(c, "")
 }
 
@@ -30,9 +33,9 @@ func (m *matrix) expand(c Case, dir string) []Case {
 	if m == nil {
 		return []Case{c}
 	}
-	numbers := func(list []int) (out []string) {
+	written := func(list numbers) (out []string) {
 		for _, n := range list {
-			out = append(out, strconv.Itoa(n))
+			out = append(out, strconv.Itoa(int(n)))
 		}
 		return out
 	}
@@ -42,19 +45,13 @@ func (m *matrix) expand(c Case, dir string) []Case {
 		}
 		return out
 	}
-	files := func(t texts) (out []string) {
-		for _, f := range t {
-			out = append(out, within(dir, f))
-		}
-		return out
-	}
 	axes := []axis{
 		{"kernel", m.Kernel, func(c *Case, i int) { c.Kernel = within(dir, m.Kernel[i]) }},
-		{"initrd", joined(m.Initrd), func(c *Case, i int) { c.Initrds = files(m.Initrd[i]) }},
+		{"initrd", joined(m.Initrd), func(c *Case, i int) { c.Initrds = filesOf(m.Initrd[i], dir, within) }},
 		{"append", m.Append, func(c *Case, i int) { c.Append = strings.TrimSpace(c.Append + " " + m.Append[i]) }},
-		{"cpus", numbers(m.CPUs), func(c *Case, i int) { c.CPUs = m.CPUs[i] }},
+		{"cpus", written(m.CPUs), func(c *Case, i int) { c.CPUs = int(m.CPUs[i]) }},
 		{"memory", m.Memory, func(c *Case, i int) { c.Memory = m.Memory[i] }},
-		{"disks", joined(m.Disks), func(c *Case, i int) { c.Disks = files(m.Disks[i]) }},
+		{"disks", joined(m.Disks), func(c *Case, i int) { c.Disks = filesOf(m.Disks[i], dir, diskWithin) }},
 	}
 	cases := []Case{c}
 	labels := [][]string{nil}
