@@ -175,6 +175,8 @@ func (c *Case) compile() (*script, error) {
 		case Run:
 			if strings.TrimSpace(step.Text) == "" {
 				err = errors.New("no command")
+			} else if step.Code < 0 || step.Code > 255 {
+				err = fmt.Errorf("code %d: a command ends with 0 to 255", step.Code)
 			}
 		case Sleep:
 			if step.For <= 0 {

@@ -252,6 +252,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{Case{Steps: []Step{{Kind: Expect, Text: "/(/"}}}, "step 1 (expect)"},
 		{Case{Steps: []Step{{Kind: Run, Text: " "}}}, "no command"},
+		{Case{Steps: []Step{{Kind: Run, Text: "x", Code: 300}}}, "0 to 255"},
 		{Case{Steps: []Step{{Kind: Sleep}}}, "how long"},
 		{Case{Steps: []Step{{Kind: Exit, Code: 300}}}, "0 to 255"},
 		{Case{Steps: []Step{{Kind: PowerOff}, {Kind: Expect, Text: "x"}}}, "nothing can come behind it"},
@@ -301,6 +302,13 @@ func TestBootFlags(t *testing.T) {
 		"--kernel=k", "--cpus=2", "--memory=1G", "--disk=a,snapshot=on", "--disk=b,ro", "--disk=c,snapshot=off",
 		"--append=quiet hung_task_panic=0 rdinit=/x softlockup_panic=1", "--debug-exit", "--rng=true",
 	}, c.BootFlags("rdinit=/x"))
+	// What is behind "--" is the first process's, and none of husk's words.
+	c = Case{Append: "quiet -- single softlockup_panic=0", CPUs: 1, Memory: "1G"}
+	require.Contains(t, c.BootFlags("rdinit=/x"), "--append=quiet rdinit=/x softlockup_panic=1 hung_task_panic=1 -- single softlockup_panic=0")
+	c = Case{CommandLine: "whole -- single", CPUs: 1, Memory: "1G"}
+	require.Contains(t, c.BootFlags("rdinit=/x"), "--cmdline=whole rdinit=/x -- single")
+	require.Equal(t, "a c -- b d", AddWords("a -- b", "c -- d"))
+	require.Equal(t, "a --b", AddWords("a --b", ""))
 	c = Case{CommandLine: "whole", CPUs: 1, Memory: "1G"}
 	require.Contains(t, strings.Join(c.BootFlags("rdinit=/x"), " "), "--cmdline=whole rdinit=/x")
 }

@@ -48,7 +48,7 @@ func (m *matrix) expand(c Case, dir string) []Case {
 	axes := []axis{
 		{"kernel", m.Kernel, func(c *Case, i int) { c.Kernel = within(dir, m.Kernel[i]) }},
 		{"initrd", joined(m.Initrd), func(c *Case, i int) { c.Initrds = filesOf(m.Initrd[i], dir, within) }},
-		{"append", m.Append, func(c *Case, i int) { c.Append = strings.TrimSpace(c.Append + " " + m.Append[i]) }},
+		{"append", m.Append, func(c *Case, i int) { c.Append = AddWords(c.Append, m.Append[i]) }},
 		{"cpus", written(m.CPUs), func(c *Case, i int) { c.CPUs = int(m.CPUs[i]) }},
 		{"memory", m.Memory, func(c *Case, i int) { c.Memory = m.Memory[i] }},
 		{"disks", joined(m.Disks), func(c *Case, i int) { c.Disks = filesOf(m.Disks[i], dir, diskWithin) }},
