@@ -95,29 +95,36 @@ type matrix struct {
 func (m *matrix) UnmarshalYAML(n *yaml.Node) error { return decode(n, "a matrix", m) }
 
 // ReadFile reads cases from a YAML file. What they name is relative to its folder. What
-// they leave open is that of base, which the command line gives. Errors are ErrCase
-// and name the file and, where there is one, the line.
-func ReadFile(path string, base Case) ([]Case, error) {
+// is given goes over what they say. Errors are ErrCase and name the file and, where there
+// is one, the line.
+func ReadFile(path string, g Given) ([]Case, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cases: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("cases: %w", err)
-	}
-	cases, err := parseFile(b, filepath.Dir(path), base)
-	if err != nil {
-		return nil, fmt.Errorf("%w file %s: %w", ErrCase, path, err)
-	}
+	cases, err := Read(f, path, g)
 	for i := range cases {
 		cases[i].File = path
+	}
+	return cases, err
+}
+
+// Read is ReadFile for what is open already. Where it is comes from path, which need not
+// be there.
+func Read(r io.Reader, path string, g Given) ([]Case, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("cases: %s: %w", path, err)
+	}
+	cases, err := parseFile(b, filepath.Dir(path), g)
+	if err != nil {
+		return nil, fmt.Errorf("%w file %s: %w", ErrCase, path, err)
 	}
 	return cases, nil
 }
 
-func parseFile(b []byte, dir string, base Case) ([]Case, error) {
+func parseFile(b []byte, dir string, g Given) ([]Case, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("it is longer than %d bytes", maxFile)
 	}
@@ -143,7 +150,7 @@ func parseFile(b []byte, dir string, base Case) ([]Case, error) {
 	}
 	var cases []Case
 	for i, fc := range f.Cases {
-		c := base
+		c := Defaults()
 		c.Line = fc.line
 		f.Defaults.apply(&c, dir)
 		fc.apply(&c, dir)
@@ -155,19 +162,24 @@ func parseFile(b []byte, dir string, base Case) ([]Case, error) {
 		if m == nil {
 			m = f.Defaults.Matrix
 		}
-		cases = append(cases, m.expand(c, dir)...)
+		cases = append(cases, m.expand(c, dir, &g)...)
 	}
-	return cases, sameNames(cases)
+	return cases, nil
 }
 
-// sameNames refuses two cases of one name: reports could not tell them apart.
-func sameNames(cases []Case) error {
-	seen := map[string]bool{}
+// SameNames refuses two cases of one name, as an ErrCase: reports could not tell them
+// apart.
+func SameNames(cases []Case) error {
+	seen := map[string]Case{}
 	for _, c := range cases {
-		if seen[c.Name] {
-			return fmt.Errorf("two cases are named %q", c.Name)
+		if other, ok := seen[c.Name]; ok {
+			where := ""
+			if c.File != "" {
+				where = fmt.Sprintf(" (%s:%d and %s:%d)", other.File, other.Line, c.File, c.Line)
+			}
+			return fmt.Errorf("%w %s: another one has the same name%s", ErrCase, c.Name, where)
 		}
-		seen[c.Name] = true
+		seen[c.Name] = c
 	}
 	return nil
 }

@@ -42,12 +42,8 @@ cases:
     retries: 0
 `
 
-func base() Case {
-	return Case{Timeout: DefaultTimeout, NoOutput: DefaultNoOutput, Reboots: DefaultReboots, Retries: DefaultRetries}
-}
-
 func TestParseFile(t *testing.T) {
-	cases, err := parseFile([]byte(sample), "/dir", base())
+	cases, err := parseFile([]byte(sample), "/dir", Given{})
 	require.NoError(t, err)
 	require.Len(t, cases, 5)
 	names := make([]string, len(cases))
@@ -100,8 +96,6 @@ func TestFileMistakes(t *testing.T) {
 		{"cases:\n  - steps:\n    - expext: a", `no key "expext"`},
 		{"cases:\n  - steps:\n    - send: a\n      stdout: b", "for run steps"},
 		{"cases:\n  - steps:\n    - [a]", "a step is"},
-		{"cases:\n  - name: a\n  - name: a", `two cases are named "a"`},
-		{"cases:\n  - matrix: {cpus: [1, 1]}", "two cases are named"},
 		{"cases:\n  - matrix: {cpu: [1]}", `a matrix has no key "cpu"`},
 		{"defaults: {name: x}\ncases:\n  - cpus: 1", "no name"},
 		{"cases:\n  - cpus: 1\n---\ncases: []", "second document"},
@@ -139,7 +133,7 @@ func TestFileMistakes(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.want, func(t *testing.T) {
-			_, err := parseFile([]byte(tt.text), "", Case{})
+			_, err := parseFile([]byte(tt.text), "", Given{})
 			require.ErrorContains(t, err, tt.want)
 			for _, ours := range []string{"smoke.", "struct", "yaml.", "items", "yaml:"} {
 				require.NotContains(t, err.Error(), ours)
@@ -168,7 +162,7 @@ cases:
         timeout: 1s
       - run: [sleep, 1]
       - poweroff: true
-`), "", base())
+`), "", Given{})
 	require.NoError(t, err)
 	require.Len(t, cases, 1)
 	c := cases[0]
@@ -207,7 +201,7 @@ cases:
         timeout: 3s
   - <<: [{append: a}, {append: b, cpus: 3}]
     name: third
-`), "", base())
+`), "", Given{})
 	require.NoError(t, err)
 	require.Len(t, cases, 3)
 	require.Equal(t, []Step{{Kind: Expect, Text: "login:", Timeout: 9 * time.Second}, {Kind: Run, Text: "uname -r"}}, cases[0].Steps)
@@ -232,7 +226,7 @@ cases:
     disks: [d, /abs, ""]
     matrix:
       initrd: ["", a.cpio, [b.cpio, ""]]
-`), "/a,b", base())
+`), "/a,b", Given{})
 	require.NoError(t, err)
 	require.Len(t, cases, 3)
 	for i, initrds := range [][]string{nil, {"/a,b/a.cpio"}, {"/a,b/b.cpio"}} {
@@ -276,12 +270,6 @@ func TestCheck(t *testing.T) {
 	require.NoError(t, Case{}.Check())
 }
 
-func TestShortened(t *testing.T) {
-	require.Equal(t, []string{"a/bzImage", "b/bzImage"}, shortened([]string{"/x/a/bzImage", "/x/b/bzImage"}))
-	require.Equal(t, []string{"1", "4"}, shortened([]string{"1", "4"}))
-	require.Equal(t, []string{"a", "a"}, shortened([]string{"a", "a"}))
-}
-
 func TestShellLine(t *testing.T) {
 	require.Equal(t, `echo 'a b' 'it'\''s' '' x=1 '$y'`, shellLine([]string{"echo", "a b", "it's", "", "x=1", "$y"}))
 }
@@ -319,7 +307,7 @@ func FuzzParseFile(f *testing.F) {
 	f.Add([]byte("cases:\n- steps: [{run: [a, b]}]\n"))
 	f.Add([]byte("x-a: &a {memory: 1G}\ncases:\n- &c\n  <<: *a\n  cpus: 2\n- <<: [*c, *a]\n  matrix: {cpus: [1, 2], initrd: [\"\", [a, b]]}\n-\n"))
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		cases, err := parseFile(b, "dir", base())
+		cases, err := parseFile(b, "dir", Given{})
 		if err != nil {
 			return
 		}
