@@ -110,8 +110,9 @@ func (f *labFlags) run(ctx context.Context, e *env, args []string) (int, error) 
 
 var errLabTimeout = errors.New("the time is up")
 
-// huskInLab runs husk itself in the lab. The folders of the files that its
-// arguments have it write are shared, and outputs.
+// huskInLab runs husk itself in the lab. outputs are folders that are shared, and so are
+// those of the files that its arguments have it write; husk smoke's outputs are all there
+// are.
 func huskInLab(ctx context.Context, e *env, args, outputs []string) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -127,7 +128,7 @@ func huskInLab(ctx context.Context, e *env, args, outputs []string) (int, error)
 		}
 	}
 	for _, arg := range args {
-		if arg == "--" { // a command's own arguments
+		if arg == "--" || args[0] == "smoke" { // what follows is a command's, or has other meanings
 			break
 		}
 		path, ok := strings.CutPrefix(arg, "--stats=")

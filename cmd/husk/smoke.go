@@ -1,15 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -70,13 +68,13 @@ husk smoke cases.yaml --only 'boots on 4'`,
 		define: func(fs *pflag.FlagSet) runner {
 			f := &smokeFlags{}
 			f.define(fs)
-			return func(ctx context.Context, e *env, files []string) (int, error) { return f.run(ctx, e, fs, files) }
+			return f.run
 		},
 	}
 }
 
 // run tries the cases, here or in the lab.
-func (f *smokeFlags) run(ctx context.Context, e *env, fs *pflag.FlagSet, files []string) (int, error) {
+func (f *smokeFlags) run(ctx context.Context, e *env, files []string) (int, error) {
 	if slices.Contains(f.base.NoDetect, "help") {
 		for _, k := range detect.Kinds() {
 			fmt.Fprintln(e.stdout, k)
@@ -89,79 +87,71 @@ func (f *smokeFlags) run(ctx context.Context, e *env, fs *pflag.FlagSet, files [
 	if f.jobs < 0 {
 		return 0, usagef("--jobs %d: must not be negative", f.jobs)
 	}
+	if err := f.checkOutputs(); err != nil {
+		return 0, err
+	}
 	cases, err := f.cases(e, files)
 	if err != nil {
 		return 0, err
 	}
-	if f.list {
+	err = findKernels(e, cases)
+	if f.list && err == nil {
 		for _, c := range cases {
 			fmt.Fprintf(e.stdout, "%s\n  %s\n", c.Name, c.Reproduce(f.repeat()...))
 		}
-		return exitOK, nil
 	}
-	var noKVM error
+	if f.list {
+		return exitOK, err
+	}
+	// A report that nobody reads any more must not end husk before it has cleaned up,
+	// and is no reason to end the test.
+	pipes := make(chan os.Signal, 1)
+	signal.Notify(pipes, unix.SIGPIPE)
+	defer signal.Stop(pipes)
+	if err == nil {
+		err = f.makeOut()
+	}
+	code := 0
+	if err == nil {
+		code, err = f.try(ctx, e, files, cases)
+	}
+	if err != nil {
+		return 0, f.notMade(e, cases, err)
+	}
+	return code, nil
+}
+
+// try tries the cases, here or in the lab. Errors are why that could not be done.
+func (f *smokeFlags) try(ctx context.Context, e *env, files []string, cases []smoke.Case) (int, error) {
+	if f.inLab != "" || f.accel == "kvm" {
+		return f.tryHere(ctx, e, cases)
+	}
 	if f.accel == "auto" {
-		noKVM = e.canBoot()
-	}
-	if f.accel == "lab" || noKVM != nil {
-		if noKVM != nil {
-			fmt.Fprintf(e.stderr, "husk: %v; running in the lab, which is slow (husk doctor says more)\n", noKVM)
+		noKVM := e.canBoot()
+		if noKVM == nil {
+			return f.tryHere(ctx, e, cases)
 		}
-		return f.runInLab(ctx, e, fs)
+		fmt.Fprintf(e.stderr, "husk: %v; running in the lab, which is slow (husk doctor says more)\n", noKVM)
 	}
-	return f.runHere(ctx, e, cases)
+	return f.runInLab(ctx, e, files, cases)
 }
 
 // repeat are the flags, besides a case's own, with which to try it again.
 func (f *smokeFlags) repeat() []string {
-	if f.accel == "auto" {
+	accel := cmp.Or(f.inLab, f.accel)
+	if accel == "auto" {
 		return nil
 	}
-	return []string{"--accel", f.accel}
+	return []string{"--accel", accel}
 }
 
-// labSlowness is how many times longer the defaults of times are in the lab.
-const labSlowness = 5
-
-// runInLab has husk do the same in the lab, where files are where they are here.
-func (f *smokeFlags) runInLab(ctx context.Context, e *env, fs *pflag.FlagSet) (int, error) {
-	args := slices.Clone(e.args)
-	end := len(args)
-	if i := slices.Index(args, "--"); i >= 0 {
-		end = i
-	}
-	more := []string{"--accel=kvm"}
-	for _, t := range []struct {
-		name  string
-		value time.Duration
-	}{{"timeout", smoke.DefaultTimeout}, {"no-output", smoke.DefaultNoOutput}} {
-		if !fs.Changed(t.name) {
-			more = append(more, fmt.Sprintf("--%s=%v", t.name, labSlowness*t.value))
-		}
-	}
-	args = slices.Insert(args, end, more...)
-	var outputs []string
-	for _, file := range []string{f.json, f.junit, f.tap, e.summaryFile(f.github)} {
-		if file != "" && file != "-" {
-			outputs = append(outputs, filepath.Dir(file))
-		}
-	}
-	if f.out != "" {
-		if err := os.MkdirAll(f.out, 0o755); err != nil {
-			return 0, fmt.Errorf("--out: %w", err)
-		}
-		outputs = append(outputs, f.out)
-	}
-	return e.lab(ctx, append([]string{"smoke"}, args...), outputs...)
-}
-
-// runHere tries the cases on this host's KVM.
-func (f *smokeFlags) runHere(ctx context.Context, e *env, cases []smoke.Case) (int, error) {
+// tryHere tries the cases on this host's KVM.
+func (f *smokeFlags) tryHere(ctx context.Context, e *env, cases []smoke.Case) (int, error) {
 	files, err := f.openReports(e)
+	defer files.close()
 	if err != nil {
 		return 0, err
 	}
-	defer files.close()
 	launch, err := launcher()
 	if err != nil {
 		return 0, err
@@ -173,14 +163,16 @@ func (f *smokeFlags) runHere(ctx context.Context, e *env, cases []smoke.Case) (i
 	runner := smoke.Runner{Launch: launch, Progress: progress, Jobs: f.jobs, Keep: f.out, Repeat: f.repeat()}
 	started := time.Now()
 	results, err := runner.Run(ctx, cases)
-	host, _ := os.Hostname()
-	run := &result.Run{
-		Schema: result.Schema, Husk: version, Host: host, Accel: "kvm",
-		Started: started, Duration: time.Since(started), Cases: results,
-	}
-	err = errors.Join(err, progress.Close(), files.write(run))
 	if err != nil {
-		return 0, err
+		return 0, errors.Join(err, progress.Close())
+	}
+	unread := progress.Close()
+	if errors.Is(unread, unix.EPIPE) {
+		unread = nil
+	}
+	if err := errors.Join(unread, files.write(f.newRun(started, results))); err != nil {
+		fmt.Fprintf(e.stderr, "husk: %v\n", err)
+		return result.Infrastructure.ExitCode(), nil
 	}
 	if sig := interruptedBy(ctx); sig != 0 {
 		return 128 + int(sig), nil
@@ -199,12 +191,10 @@ func worst(cases []result.Case) int {
 
 // progress shows how it goes: live on a terminal, else in lines.
 func (f *smokeFlags) progress(e *env, cases int) report.Progress {
-	if f.json == "-" {
-		return report.NewPlain(io.Discard, report.Options{Cases: cases})
-	}
-	out, ok := e.stdout.(*os.File)
+	w := f.people(e)
+	out, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(out) {
-		return report.NewPlain(e.stdout, report.Options{Cases: cases})
+		return report.NewPlain(w, report.Options{Cases: cases})
 	}
 	return report.NewLive(out, report.Options{Cases: cases, Color: report.Color(), Size: func() (int, int) {
 		size, err := term.SizeOf(out)
@@ -263,103 +253,4 @@ func launcher() (smoke.Launch, error) {
 		}
 		return process.Start(append(argv, flags...), log)
 	}, nil
-}
-
-// summaryFile is where GitHub wants the step's summary, "" if that is not asked for.
-func (e *env) summaryFile(github bool) string {
-	if !github {
-		return ""
-	}
-	return e.getenv("GITHUB_STEP_SUMMARY")
-}
-
-// reports are the files that results go to.
-type reports struct {
-	list []pendingReport
-}
-
-// A pendingReport is made when all cases are done.
-type pendingReport struct {
-	flag  string
-	w     io.Writer
-	make  func(io.Writer, *result.Run) error
-	close func() error
-}
-
-// openReports opens what results go to, so that a mistake is known before.
-func (f *smokeFlags) openReports(e *env) (*reports, error) {
-	r := &reports{}
-	for _, file := range []struct {
-		flag, path string
-		make       func(io.Writer, *result.Run) error
-	}{
-		{"json", f.json, report.JSON},
-		{"junit", f.junit, report.JUnit},
-		{"tap", f.tap, report.TAP},
-	} {
-		if file.path == "-" {
-			r.list = append(r.list, pendingReport{file.flag, e.stdout, file.make, func() error { return nil }})
-		} else if file.path != "" {
-			w, err := create(file.path)
-			if err != nil {
-				r.close()
-				return nil, fmt.Errorf("--%s: %w", file.flag, err)
-			}
-			r.list = append(r.list, pendingReport{file.flag, w, file.make, w.Close})
-		}
-	}
-	if f.github {
-		r.list = append(r.list, pendingReport{"github", e.stdout, report.Annotations, func() error { return nil }})
-	}
-	if path := e.summaryFile(f.github); path != "" {
-		w, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-		if err != nil {
-			r.close()
-			return nil, fmt.Errorf("--github: $GITHUB_STEP_SUMMARY: %w", err)
-		}
-		r.list = append(r.list, pendingReport{"github", w, report.Summary, w.Close})
-	}
-	return r, nil
-}
-
-// write writes all of them.
-func (r *reports) write(run *result.Run) error {
-	var errs []error
-	for _, p := range r.list {
-		if err := errors.Join(p.make(p.w, run), p.close()); err != nil {
-			errs = append(errs, fmt.Errorf("--%s: %w", p.flag, err))
-		}
-	}
-	r.list = nil
-	return errors.Join(errs...)
-}
-
-func (r *reports) close() {
-	for _, p := range r.list {
-		_ = p.close()
-	}
-}
-
-// chosen are the cases that --only names.
-func (f *smokeFlags) chosen(cases []smoke.Case) ([]smoke.Case, error) {
-	if len(f.only) == 0 {
-		return cases, nil
-	}
-	var out []smoke.Case
-	for _, c := range cases {
-		for _, text := range f.only {
-			matches, err := smoke.Named(c.Name, text)
-			if err != nil {
-				return nil, usagef("--only: %w", err)
-			}
-			if matches {
-				out = append(out, c)
-				break
-			}
-		}
-	}
-	if len(out) == 0 {
-		return nil, usagef("--only %s: no case has that in its name; --list prints them", strings.Join(f.only, ", "))
-	}
-	return out, nil
 }

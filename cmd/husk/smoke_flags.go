@@ -1,11 +1,7 @@
 package main
 
 import (
-	"fmt"
-	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -14,6 +10,7 @@ import (
 
 // smokeFlags are the flags of husk smoke.
 type smokeFlags struct {
+	flags   *pflag.FlagSet
 	base    smoke.Case // what flags say of every case
 	kernels []string
 	cpus    []int
@@ -29,9 +26,14 @@ type smokeFlags struct {
 	tap    string
 	github bool
 	out    string
+	// inLab is --accel of the husk outside, where this one runs in the lab; else "".
+	inLab string
+
+	stdin []byte // what was read for a file "-"
 }
 
 func (f *smokeFlags) define(fs *pflag.FlagSet) {
+	f.flags = fs
 	c := &f.base
 	fs.StringArrayVarP(&f.kernels, "kernel", "k", nil, "kernel `FILE`, as for husk boot; several are a matrix: each is tried")
 	fs.StringArrayVarP(&c.Initrds, "initrd", "i", nil, "initramfs `FILE`; several are joined in the order given")
@@ -77,6 +79,8 @@ func (f *smokeFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.tap, "tap", "", "write them as TAP to `FILE`")
 	fs.BoolVar(&f.github, "github", false, "print GitHub's annotations, and add to the step's summary ($GITHUB_STEP_SUMMARY)")
 	fs.StringVarP(&f.out, "out", "o", "", "keep the consoles and logs of all attempts in `DIR`")
+	fs.StringVar(&f.inLab, inLabFlag, "", "")
+	_ = fs.MarkHidden(inLabFlag)
 }
 
 // passed are flags of husk boot that go on to it as they are.
@@ -106,140 +110,5 @@ func (p *passedFlag) Set(value string) error {
 		return err
 	}
 	*p.list = append(*p.list, "--"+p.flag.Name+"="+value)
-	return nil
-}
-
-// A stepFlag adds a step: the order of the flags is that of the steps.
-type stepFlag struct {
-	steps *[]smoke.Step
-	kind  smoke.StepKind
-	value string // what the value is called
-}
-
-func (s *stepFlag) String() string { return "" }
-func (s *stepFlag) Type() string   { return s.value }
-
-func (s *stepFlag) Set(value string) error {
-	step := smoke.Step{Kind: s.kind}
-	var err error
-	switch s.kind {
-	case smoke.Send:
-		step.Text, err = smoke.Unescape(value)
-	case smoke.Sleep:
-		step.For, err = time.ParseDuration(value)
-	case smoke.Exit:
-		step.Code, err = strconv.Atoi(value)
-	case smoke.PowerOff:
-	default:
-		step.Text = value
-	}
-	*s.steps = append(*s.steps, step)
-	return err
-}
-
-// A lastStep says more of the step before it.
-type lastStep struct {
-	steps *[]smoke.Step
-	what  string
-}
-
-func (l *lastStep) String() string { return "" }
-
-func (l *lastStep) Type() string {
-	return map[string]string{"within": "TIME", "code": "CODE", "stdout": "PATTERN", "stderr": "PATTERN"}[l.what]
-}
-
-func (l *lastStep) Set(value string) (err error) {
-	if len(*l.steps) == 0 {
-		return fmt.Errorf("it is of the step before it, and there is none")
-	}
-	step := &(*l.steps)[len(*l.steps)-1]
-	if l.what != "within" && step.Kind != smoke.Run {
-		return fmt.Errorf("it is of the --run before it, and there is --%s", step.Kind)
-	}
-	switch l.what {
-	case "within":
-		step.Timeout, err = time.ParseDuration(value)
-		if err == nil && step.Timeout <= 0 {
-			err = fmt.Errorf("it must be more than nothing")
-		}
-	case "code":
-		step.Code, err = strconv.Atoi(value)
-	case "stdout":
-		step.Stdout = value
-	case "stderr":
-		step.Stderr = value
-	}
-	return err
-}
-
-// cases are those of the files, or else of the flags.
-func (f *smokeFlags) cases(e *env, files []string) ([]smoke.Case, error) {
-	base := f.base
-	base.Append = strings.Join(f.added, " ")
-	var cases []smoke.Case
-	if len(files) == 0 {
-		if base.Name == "" {
-			base.Name = "smoke"
-		}
-		cases = smoke.Expand(base, f.kernels, nil, f.cpus, f.memory)
-	} else if base.Name != "" {
-		return nil, usagef("--name: the cases of a file have names of their own; --only chooses among them")
-	}
-	for _, file := range files {
-		list, err := smoke.ReadFile(file, base)
-		if err != nil {
-			return nil, usageError{err}
-		}
-		for _, c := range list {
-			if len(files) > 1 {
-				c.Name = file + ": " + c.Name
-			}
-			cases = append(cases, smoke.Expand(c, f.kernels, nil, f.cpus, f.memory)...)
-		}
-	}
-	cases, err := f.chosen(cases)
-	if err != nil {
-		return nil, err
-	}
-	for i := range cases {
-		if err := checkCase(cases[i]); err != nil {
-			return nil, usageError{err}
-		}
-		if cases[i].Kernel == "" && len(cases[i].Disks) == 0 {
-			boot := bootFlags{}
-			if err := boot.findKernel(e); err != nil {
-				return nil, err
-			}
-			cases[i].Kernel = boot.kernel
-		}
-	}
-	return cases, nil
-}
-
-// checkCase finds what is wrong with a case that needs no look at its files.
-func checkCase(c smoke.Case) error {
-	if err := c.Check(); err != nil {
-		return err
-	}
-	for _, flag := range c.Boot {
-		name, _, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
-		if !strings.HasPrefix(flag, "--") || !slices.Contains(passed, name) {
-			return fmt.Errorf("%w %s: boot: %q is none of --%s, with its value behind \"=\"", smoke.ErrCase, c.Name, flag, strings.Join(passed, ", --"))
-		}
-	}
-	boot := &bootFlags{}
-	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
-	boot.define(fs)
-	err := fs.Parse(c.BootFlags(""))
-	if err == nil {
-		err = boot.check(fs)
-	}
-	if err == nil {
-		_, err = boot.withoutFiles(fs)
-	}
-	if err != nil {
-		return fmt.Errorf("%w %s: %w", smoke.ErrCase, c.Name, err)
-	}
 	return nil
 }

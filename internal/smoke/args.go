@@ -39,10 +39,10 @@ func (c Case) Args() []string {
 	flags("expect-not", c.ExpectNot)
 	flags("no-detect", c.NoDetect)
 	flags("allow", c.Allow)
-	if c.Timeout != DefaultTimeout && c.Timeout != 0 {
+	if c.Timeout != c.slow(DefaultTimeout) && c.Timeout != 0 {
 		flag("timeout", c.Timeout.String())
 	}
-	if c.NoOutput != DefaultNoOutput && c.NoOutput != 0 {
+	if c.NoOutput != c.slow(DefaultNoOutput) && c.NoOutput != 0 {
 		flag("no-output", c.NoOutput.String())
 	}
 	if c.MaxBoot != 0 {

@@ -24,19 +24,42 @@ func (c Case) BootFlags(more string) []string {
 		flags = append(flags, "--disk="+throwaway(d))
 	}
 	if c.CommandLine != "" {
-		flags = append(flags, "--cmdline="+strings.TrimSpace(c.CommandLine+" "+more))
+		flags = append(flags, "--cmdline="+AddWords(c.CommandLine, more))
 	} else {
-		line := strings.TrimSpace(c.Append + " " + more)
-		for _, option := range guestDefaults {
-			name, _, _ := strings.Cut(option, "=")
-			if !strings.Contains(" "+line, " "+name+"=") {
-				line = strings.TrimSpace(line + " " + option)
-			}
-		}
-		flags = append(flags, "--append="+line)
+		flags = append(flags, "--append="+addDefaults(AddWords(c.Append, more)))
 	}
 	// A guest's own exit code is worth having.
 	return append(append(flags, "--debug-exit"), c.Boot...)
+}
+
+// addDefaults adds guestDefaults to a kernel's command line.
+func addDefaults(line string) string {
+	ofKernel, _ := cutWords(line)
+	for _, option := range guestDefaults {
+		name, _, _ := strings.Cut(option, "=")
+		if !strings.Contains(" "+ofKernel, " "+name+"=") {
+			line = AddWords(line, option)
+		}
+	}
+	return line
+}
+
+// AddWords adds to a kernel's command line, of which the words behind "--" are not the
+// kernel's, but the first process's (kernel-parameters.txt).
+func AddWords(line, more string) string {
+	ofKernel, ofInit := cutWords(line)
+	moreOfKernel, moreOfInit := cutWords(more)
+	line = strings.TrimSpace(ofKernel + " " + moreOfKernel)
+	if words := strings.TrimSpace(ofInit + " " + moreOfInit); words != "" {
+		line += " -- " + words
+	}
+	return line
+}
+
+// cutWords are the kernel's words and those of the first process.
+func cutWords(line string) (ofKernel, ofInit string) {
+	ofKernel, ofInit, _ = strings.Cut(" "+line+" ", " -- ")
+	return strings.TrimSpace(ofKernel), strings.TrimSpace(ofInit)
 }
 
 // throwaway has what is written to a disk thrown away, unless it says otherwise: a test

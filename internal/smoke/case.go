@@ -49,6 +49,9 @@ type Case struct {
 	Reboots  int           // how many reboots are allowed; one more is a loop
 	Retries  int           // attempts beyond the first
 	RetryOn  []string      // verdicts that another attempt follows
+
+	// Slowness is how many times longer than elsewhere the defaults of times are; 0 is 1.
+	Slowness int
 }
 
 // The defaults of a case.
@@ -59,6 +62,10 @@ const (
 	DefaultReboots  = 2
 	DefaultRetries  = 1
 )
+
+// Defaults is a case as it is before anything is said of it. What is 0 in it has its
+// default too.
+func Defaults() Case { return Case{Reboots: DefaultReboots, Retries: DefaultRetries} }
 
 // guestDefaults go on a kernel's command line unless it says otherwise: what would
 // hang for ever becomes a panic, and a panic a reset, which is seen at once.
@@ -125,16 +132,19 @@ func (c Case) withDefaults() Case {
 		c.Memory = DefaultMemory
 	}
 	if c.Timeout == 0 {
-		c.Timeout = DefaultTimeout
+		c.Timeout = c.slow(DefaultTimeout)
 	}
 	if c.NoOutput == 0 {
-		c.NoOutput = DefaultNoOutput
+		c.NoOutput = c.slow(DefaultNoOutput)
 	}
 	if len(c.RetryOn) == 0 {
 		c.RetryOn = []string{string(result.Infrastructure)}
 	}
 	return c
 }
+
+// slow is a default time where this case is made.
+func (c *Case) slow(t time.Duration) time.Duration { return t * time.Duration(max(1, c.Slowness)) }
 
 // runs tells whether the case runs commands in the guest.
 func (c *Case) runs() bool {
@@ -175,6 +185,8 @@ func (c *Case) compile() (*script, error) {
 		case Run:
 			if strings.TrimSpace(step.Text) == "" {
 				err = errors.New("no command")
+			} else if step.Code < 0 || step.Code > 255 {
+				err = fmt.Errorf("code %d: a command ends with 0 to 255", step.Code)
 			}
 		case Sleep:
 			if step.For <= 0 {

@@ -20,284 +20,207 @@ const maxFile = 1 << 20
 // A file is the YAML form of a list of cases.
 type file struct {
 	// Defaults are what cases leave open.
-	Defaults fileCase   `yaml:"defaults"`
-	Cases    []fileCase `yaml:"cases"`
+	Defaults fileCase        `yaml:"defaults"`
+	Cases    items[fileCase] `yaml:"cases"`
 }
 
 // A fileCase is the YAML form of a case, or of several: its matrix has every combination
 // of what it lists. A pointer tells what was left out.
 type fileCase struct {
-	line int    // where it begins
-	Name string `yaml:"name"`
+	line int   // where it begins
+	Name *text `yaml:"name"`
 
-	Kernel   *string   `yaml:"kernel"`
-	Initrd   *texts    `yaml:"initrd"`
-	Cmdline  *string   `yaml:"cmdline"`
-	Append   *string   `yaml:"append"`
-	CPUs     *int      `yaml:"cpus"`
-	Memory   *string   `yaml:"memory"`
-	Disks    *texts    `yaml:"disks"`
-	Boot     *texts    `yaml:"boot"`
-	Modules  *string   `yaml:"modules"`
-	Symbols  *texts    `yaml:"symbols"`
-	Matrix   *matrix   `yaml:"matrix"`
-	Steps    *[]step   `yaml:"steps"`
-	Never    *texts    `yaml:"expect-not"`
-	NoDetect *texts    `yaml:"no-detect"`
-	Allow    *texts    `yaml:"allow"`
-	Timeout  *duration `yaml:"timeout"`
-	NoOutput *duration `yaml:"no-output"`
-	MaxBoot  *duration `yaml:"max-boot"`
-	Reboots  *int      `yaml:"reboots"`
-	Retries  *int      `yaml:"retries"`
-	RetryOn  *texts    `yaml:"retry-on"`
+	Kernel   *text        `yaml:"kernel"`
+	Initrd   *texts       `yaml:"initrd"`
+	Cmdline  *text        `yaml:"cmdline"`
+	Append   *text        `yaml:"append"`
+	CPUs     *number      `yaml:"cpus"`
+	Memory   *text        `yaml:"memory"`
+	Disks    *texts       `yaml:"disks"`
+	Boot     *texts       `yaml:"boot"`
+	Modules  *text        `yaml:"modules"`
+	Symbols  *texts       `yaml:"symbols"`
+	Matrix   *matrix      `yaml:"matrix"`
+	Steps    *items[step] `yaml:"steps"`
+	Never    *texts       `yaml:"expect-not"`
+	NoDetect *texts       `yaml:"no-detect"`
+	Allow    *texts       `yaml:"allow"`
+	Timeout  *duration    `yaml:"timeout"`
+	NoOutput *duration    `yaml:"no-output"`
+	MaxBoot  *duration    `yaml:"max-boot"`
+	Reboots  *number      `yaml:"reboots"`
+	Retries  *number      `yaml:"retries"`
+	RetryOn  *texts       `yaml:"retry-on"`
+}
+
+func (f *fileCase) UnmarshalYAML(n *yaml.Node) error {
+	f.line = n.Line
+	if err := decode(n, "a case", f); err != nil {
+		return err
+	}
+	// Nothing stands for the default, and 0 would be taken for that.
+	for _, t := range []struct {
+		key   string
+		value *duration
+	}{{"timeout", f.Timeout}, {"no-output", f.NoOutput}} {
+		if t.value != nil && *t.value <= 0 {
+			return wrong(n, "%s %v: must be more than nothing", t.key, time.Duration(*t.value))
+		}
+	}
+	var cpus []number
+	if f.Matrix != nil {
+		cpus = f.Matrix.CPUs
+	}
+	if f.CPUs != nil {
+		cpus = append(slices.Clone(cpus), *f.CPUs)
+	}
+	for _, c := range cpus {
+		if c < 1 {
+			return wrong(n, "cpus %d: must be 1 or more", c)
+		}
+	}
+	return nil
 }
 
 // A matrix lists what every combination is tried of.
 type matrix struct {
-	Kernel []string `yaml:"kernel"`
-	Initrd []texts  `yaml:"initrd"`
-	Append []string `yaml:"append"`
-	CPUs   []int    `yaml:"cpus"`
-	Memory []string `yaml:"memory"`
-	Disks  []texts  `yaml:"disks"`
+	Kernel texts        `yaml:"kernel"`
+	Initrd items[texts] `yaml:"initrd"`
+	Append texts        `yaml:"append"`
+	CPUs   numbers      `yaml:"cpus"`
+	Memory texts        `yaml:"memory"`
+	Disks  items[texts] `yaml:"disks"`
 }
 
-// texts is a list, or one text that stands for a list of it.
-type texts []string
-
-func (t *texts) UnmarshalYAML(n *yaml.Node) error {
-	if n.Kind == yaml.ScalarNode {
-		*t = texts{n.Value}
-		return nil
-	}
-	return n.Decode((*[]string)(t))
-}
-
-// duration is written as "30s" or "2m".
-type duration time.Duration
-
-func (d *duration) UnmarshalYAML(n *yaml.Node) error {
-	t, err := time.ParseDuration(n.Value)
-	if err != nil || n.Kind != yaml.ScalarNode {
-		return fmt.Errorf("line %d: %q is no time: write it as 500ms, 30s or 2m", n.Line, n.Value)
-	}
-	*d = duration(t)
-	return nil
-}
-
-// step is the YAML form of a step: "poweroff", or a mapping with one of the kinds as
-// a key.
-type step Step
-
-func (s *step) UnmarshalYAML(n *yaml.Node) error {
-	bad := func(format string, args ...any) error {
-		return fmt.Errorf("line %d: %s", n.Line, fmt.Sprintf(format, args...))
-	}
-	if n.Kind == yaml.ScalarNode {
-		if n.Value != string(PowerOff) {
-			return bad("step %q: only poweroff stands alone; others are written as \"expect: TEXT\"", n.Value)
-		}
-		*s = step{Kind: PowerOff}
-		return nil
-	}
-	if n.Kind != yaml.MappingNode {
-		return bad("a step is poweroff, or one of expect, send, run, sleep and exit with its value")
-	}
-	for i := 0; i < len(n.Content); i += 2 {
-		if err := s.set(n.Content[i].Value, n.Content[i+1]); err != nil {
-			return err
-		}
-	}
-	if s.Kind == "" {
-		return bad("a step needs one of expect, send, run, sleep, poweroff and exit")
-	}
-	for key, only := range map[string]bool{"stdout": s.Stdout != "", "stderr": s.Stderr != "", "code": s.Code != 0} {
-		if only && s.Kind != Run && (key != "code" || s.Kind != Exit) {
-			return bad("%s is for run steps, and this is %s", key, s.Kind)
-		}
-	}
-	return nil
-}
-
-// set takes one key of a step.
-func (s *step) set(key string, value *yaml.Node) error {
-	kind := func(k StepKind, into any) error {
-		if s.Kind != "" {
-			return fmt.Errorf("line %d: a step is one thing, and this one is %s and %s", value.Line, s.Kind, k)
-		}
-		s.Kind = k
-		if into == nil {
-			return nil
-		}
-		return value.Decode(into)
-	}
-	switch key {
-	case "expect":
-		return kind(Expect, &s.Text)
-	case "send":
-		return kind(Send, &s.Text)
-	case "run":
-		if value.Kind != yaml.SequenceNode {
-			return kind(Run, &s.Text)
-		}
-		var words []string
-		err := kind(Run, &words)
-		s.Text = shellLine(words)
-		return err
-	case "sleep":
-		return kind(Sleep, (*duration)(&s.For))
-	case "poweroff":
-		return kind(PowerOff, nil)
-	case "exit":
-		return kind(Exit, &s.Code)
-	case "code":
-		return value.Decode(&s.Code)
-	case "stdout":
-		return value.Decode(&s.Stdout)
-	case "stderr":
-		return value.Decode(&s.Stderr)
-	case "timeout":
-		return value.Decode((*duration)(&s.Timeout))
-	}
-	return fmt.Errorf("line %d: a step has no %q; there are expect, send, run, sleep, poweroff and exit, and timeout, code, stdout and stderr", value.Line, key)
-}
+func (m *matrix) UnmarshalYAML(n *yaml.Node) error { return decode(n, "a matrix", m) }
 
 // ReadFile reads cases from a YAML file. What they name is relative to its folder. What
-// they leave open is that of base, which the command line gives. Errors are ErrCase
-// and name the file and, where there is one, the line.
-func ReadFile(path string, base Case) ([]Case, error) {
+// is given goes over what they say. Errors are ErrCase and name the file and, where there
+// is one, the line.
+func ReadFile(path string, g Given) ([]Case, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cases: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("cases: %w", err)
-	}
-	cases, err := parseFile(b, filepath.Dir(path), base)
-	if err != nil {
-		return nil, fmt.Errorf("%w file %s: %w", ErrCase, path, err)
-	}
+	cases, err := Read(f, path, g)
 	for i := range cases {
 		cases[i].File = path
+	}
+	return cases, err
+}
+
+// Read is ReadFile for what is open already. Where it is comes from path, which need not
+// be there.
+func Read(r io.Reader, path string, g Given) ([]Case, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("cases: %s: %w", path, err)
+	}
+	cases, err := parseFile(b, filepath.Dir(path), g)
+	if err != nil {
+		return nil, fmt.Errorf("%w file %s: %w", ErrCase, path, err)
 	}
 	return cases, nil
 }
 
-func parseFile(b []byte, dir string, base Case) ([]Case, error) {
+func parseFile(b []byte, dir string, g Given) ([]Case, error) {
 	if len(b) > maxFile {
 		return nil, fmt.Errorf("it is longer than %d bytes", maxFile)
 	}
-	var f file
+	var document yaml.Node
 	in := yaml.NewDecoder(bytes.NewReader(b))
-	in.KnownFields(true)
-	if err := in.Decode(&f); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, errors.New("it is empty; it needs a list of cases")
-		}
+	if err := in.Decode(&document); errors.Is(err, io.EOF) || err == nil && isNull(document.Content[0]) {
+		return nil, errors.New("it is empty; it needs a list of cases")
+	} else if err != nil {
 		return nil, friendly(err)
 	}
-	if err := in.Decode(&file{}); !errors.Is(err, io.EOF) {
+	if err := in.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		return nil, errors.New("it has a second document behind \"---\"; put all cases into the first")
+	}
+	var f file
+	if err := decode(document.Content[0], "a file of cases", &f); err != nil {
+		return nil, friendly(err)
 	}
 	if len(f.Cases) == 0 {
 		return nil, errors.New("it has no cases")
 	}
-	if f.Defaults.Name != "" {
+	if f.Defaults.Name != nil {
 		return nil, errors.New("defaults have no name")
 	}
 	var cases []Case
-	for i, line := range caseLines(b) {
-		f.Cases[i].line = line
-	}
 	for i, fc := range f.Cases {
-		c := base
+		c := Defaults()
 		c.Line = fc.line
 		f.Defaults.apply(&c, dir)
 		fc.apply(&c, dir)
-		if c.Name = fc.Name; c.Name == "" {
-			c.Name = fmt.Sprintf("case %d", i+1)
+		c.Name = fmt.Sprintf("case %d", i+1)
+		if fc.Name != nil && *fc.Name != "" {
+			c.Name = string(*fc.Name)
 		}
 		m := fc.Matrix
 		if m == nil {
 			m = f.Defaults.Matrix
 		}
-		cases = append(cases, m.expand(c, dir)...)
+		cases = append(cases, m.expand(c, dir, &g)...)
 	}
-	return cases, sameNames(cases)
+	return cases, nil
 }
 
-// caseLines are the lines on which the cases of a file begin, which has been found to
-// be right.
-func caseLines(b []byte) (lines []int) {
-	var f struct {
-		Cases []yaml.Node `yaml:"cases"`
-	}
-	_ = yaml.Unmarshal(b, &f)
-	for _, n := range f.Cases {
-		lines = append(lines, n.Line)
-	}
-	return lines
-}
-
-// sameNames refuses two cases of one name: reports could not tell them apart.
-func sameNames(cases []Case) error {
-	seen := map[string]bool{}
+// SameNames refuses two cases of one name, as an ErrCase: reports could not tell them
+// apart.
+func SameNames(cases []Case) error {
+	seen := map[string]Case{}
 	for _, c := range cases {
-		if seen[c.Name] {
-			return fmt.Errorf("two cases are named %q", c.Name)
+		if other, ok := seen[c.Name]; ok {
+			where := ""
+			if c.File != "" {
+				where = fmt.Sprintf(" (%s:%d and %s:%d)", other.File, other.Line, c.File, c.Line)
+			}
+			return fmt.Errorf("%w %s: another one has the same name%s", ErrCase, c.Name, where)
 		}
-		seen[c.Name] = true
+		seen[c.Name] = c
 	}
 	return nil
 }
 
-// friendly says in a user's words what yaml says in Go's.
+// friendly says what yaml says without its own name.
 func friendly(err error) error {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	text = strings.ReplaceAll(text, "unmarshal errors:\n  ", "")
-	for _, t := range []string{"smoke.fileCase", "smoke.file", "smoke.matrix"} {
-		text = strings.ReplaceAll(text, " not found in type "+t, ": there is no such key")
-	}
-	text = strings.NewReplacer("!!str ", "", "!!int ", "", "!!map", "a mapping", "!!seq", "a list",
-		"[]smoke.fileCase", "a list of cases", "*[]smoke.step", "a list of steps", "\n  ", "; ").Replace(text)
-	return errors.New(text)
+	return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 }
 
 // apply sets what the file says over what is there.
 func (f *fileCase) apply(c *Case, dir string) {
-	set(&c.Kernel, f.Kernel)
-	if f.Kernel != nil {
-		c.Kernel = within(dir, *f.Kernel)
+	relative := func(to *string, from *text) {
+		if from != nil {
+			*to = within(dir, string(*from))
+		}
 	}
-	setTexts(&c.Initrds, f.Initrd, func(s string) string { return within(dir, s) })
-	set(&c.CommandLine, f.Cmdline)
-	set(&c.Append, f.Append)
-	set(&c.CPUs, f.CPUs)
-	set(&c.Memory, f.Memory)
-	setTexts(&c.Disks, f.Disks, func(s string) string { return within(dir, s) })
-	setTexts(&c.Boot, f.Boot, nil)
-	if f.Modules != nil {
-		c.Modules = within(dir, *f.Modules)
-	}
-	setTexts(&c.Symbols, f.Symbols, func(s string) string { return within(dir, s) })
+	relative(&c.Kernel, f.Kernel)
+	relative(&c.Modules, f.Modules)
+	set(&c.CommandLine, (*string)(f.Cmdline))
+	set(&c.Append, (*string)(f.Append))
+	set(&c.CPUs, (*int)(f.CPUs))
+	set(&c.Memory, (*string)(f.Memory))
+	setFiles(&c.Initrds, f.Initrd, dir, within)
+	setFiles(&c.Disks, f.Disks, dir, diskWithin)
+	setFiles(&c.Symbols, f.Symbols, dir, within)
 	if f.Steps != nil {
 		c.Steps = nil
 		for _, s := range *f.Steps {
 			c.Steps = append(c.Steps, Step(s))
 		}
 	}
-	setTexts(&c.ExpectNot, f.Never, nil)
-	setTexts(&c.NoDetect, f.NoDetect, nil)
-	setTexts(&c.Allow, f.Allow, nil)
+	set(&c.Boot, (*[]string)(f.Boot))
+	set(&c.ExpectNot, (*[]string)(f.Never))
+	set(&c.NoDetect, (*[]string)(f.NoDetect))
+	set(&c.Allow, (*[]string)(f.Allow))
 	set(&c.Timeout, (*time.Duration)(f.Timeout))
 	set(&c.NoOutput, (*time.Duration)(f.NoOutput))
 	set(&c.MaxBoot, (*time.Duration)(f.MaxBoot))
-	set(&c.Reboots, f.Reboots)
-	set(&c.Retries, f.Retries)
-	setTexts(&c.RetryOn, f.RetryOn, nil)
+	set(&c.Reboots, (*int)(f.Reboots))
+	set(&c.Retries, (*int)(f.Retries))
+	set(&c.RetryOn, (*[]string)(f.RetryOn))
 }
 
 func set[T any](to, from *T) {
@@ -306,16 +229,20 @@ func set[T any](to, from *T) {
 	}
 }
 
-func setTexts(to *[]string, from *texts, each func(string) string) {
-	if from == nil {
-		return
+func setFiles(to *[]string, from *texts, dir string, within func(dir, path string) string) {
+	if from != nil {
+		*to = filesOf(*from, dir, within)
 	}
-	*to = slices.Clone([]string(*from))
-	for i, s := range *to {
-		if each != nil {
-			(*to)[i] = each(s)
+}
+
+// filesOf are files that are relative to a folder. An empty one is none.
+func filesOf(list texts, dir string, within func(dir, path string) string) (files []string) {
+	for _, f := range list {
+		if f != "" {
+			files = append(files, within(dir, f))
 		}
 	}
+	return files
 }
 
 // within is a path relative to a folder, unless it is absolute.
@@ -323,5 +250,11 @@ func within(dir, path string) string {
 	if path == "" || filepath.IsAbs(path) {
 		return path
 	}
-	return filepath.Join(strings.ReplaceAll(dir, ",", ",,"), path)
+	return filepath.Join(dir, path)
+}
+
+// diskWithin is the same for a disk and its options, where a comma in a file's name is
+// written twice.
+func diskWithin(dir, image string) string {
+	return within(strings.ReplaceAll(dir, ",", ",,"), image)
 }
