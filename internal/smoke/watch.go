@@ -53,6 +53,7 @@ func (a *attempt) pump() {
 			a.mu.Lock()
 			a.entered = e.At
 			a.stages.Entered(e.At)
+			a.detector.Entered()
 			a.mu.Unlock()
 		case e.Dump != nil:
 			select {
