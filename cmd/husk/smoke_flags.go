@@ -81,6 +81,12 @@ func (f *smokeFlags) define(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.out, "out", "o", "", "keep the consoles and logs of all attempts in `DIR`")
 	fs.StringVar(&f.inLab, inLabFlag, "", "")
 	_ = fs.MarkHidden(inLabFlag)
+
+	startGroup(fs, "kernel", "The machine")
+	startGroup(fs, "expect", "Steps, in the order given")
+	startGroup(fs, "expect-not", "The verdict")
+	startGroup(fs, "only", "The run")
+	startGroup(fs, "json", "Results")
 }
 
 // passed are flags of husk boot that go on to it as they are.
