@@ -61,11 +61,15 @@ func (f *execTestFlags) labArgs(fs *pflag.FlagSet, job gotest.Job) ([]string, er
 	return append(args, job.Args...), nil
 }
 
-// labShares are the folders of outputs, as far as they are there.
+// labShares are the folders of outputs, as far as they are there. Fuzzing makes its
+// cache itself, which in the lab would be the lab's.
 func labShares(outputs []gotest.Output) []string {
 	var dirs []string
 	for _, o := range outputs {
 		dir := o.Path
+		if o.Input {
+			_ = os.MkdirAll(dir, 0o755) // or it will be missed, as without a lab
+		}
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			dir = filepath.Dir(dir)
 		}

@@ -195,6 +195,10 @@ func TestExecTestInTheLab(t *testing.T) {
 	}, h.labArgs[:at])
 	require.Equal(t, []string{"--", shell(t), "-test.v", "-test.coverprofile=" + out + "/c.out", "-test.gocoverdir=" + out, "--stats=x"}, h.labArgs[at:])
 	require.Equal(t, []string{out}, h.labOutputs)
+
+	cache := out + "/fuzz/pkg"
+	require.Equal(t, 42, h.husk("exec-test", shell(t), "-test.fuzz=F", "-test.fuzzcachedir="+cache))
+	require.Contains(t, h.labOutputs, cache, "fuzzing would make it")
 }
 
 func TestExecTestRefusals(t *testing.T) {

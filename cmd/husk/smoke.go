@@ -196,9 +196,9 @@ func (f *smokeFlags) progress(e *env, cases int) report.Progress {
 	w := f.people(e)
 	out, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(out) {
-		return report.NewPlain(w, report.Options{Cases: cases})
+		return report.NewPlain(w, report.Options{Cases: cases, Accel: f.where()})
 	}
-	return report.NewLive(out, report.Options{Cases: cases, Color: report.Color(), Size: func() (int, int) {
+	return report.NewLive(out, report.Options{Cases: cases, Accel: f.where(), Color: report.Color(), Size: func() (int, int) {
 		size, err := term.SizeOf(out)
 		if err != nil {
 			return 0, 0

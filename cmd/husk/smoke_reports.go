@@ -68,15 +68,19 @@ func (f *smokeFlags) makeOut() error {
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
+// where is where the cases run.
+func (f *smokeFlags) where() string {
+	if f.inLab != "" {
+		return "lab"
+	}
+	return "kvm"
+}
+
 // newRun is what reports tell.
 func (f *smokeFlags) newRun(started time.Time, cases []result.Case) *result.Run {
-	accel := "kvm"
-	if f.inLab != "" {
-		accel = "lab"
-	}
 	host, _ := os.Hostname()
 	return &result.Run{
-		Schema: result.Schema, Husk: version, Host: host, Accel: accel,
+		Schema: result.Schema, Husk: version, Host: host, Accel: f.where(),
 		Started: started, Duration: time.Since(started), Cases: cases,
 	}
 }

@@ -22,17 +22,13 @@ const firstProcess = "rdinit=/husk-init"
 
 // A guest is husk-init in the guest, which run steps talk to.
 type guest struct {
-	flags    []string // of husk boot, that bring it there
-	listener net.Listener
-
-	ready  chan struct{} // closed when client or err is set
-	client *agent.Client
-	err    error
+	flags []string // of husk boot, that bring it there
+	calls *agent.Calls
 }
 
 // openGuest packs husk-init for a case's guest, and waits for it to call.
 func openGuest(c *Case, dir string) (*guest, error) {
-	g := &guest{ready: make(chan struct{})}
+	g := &guest{}
 	list, closer, err := c.drivers()
 	if err != nil {
 		return nil, err
@@ -53,87 +49,71 @@ func openGuest(c *Case, dir string) (*guest, error) {
 	// The guest calls a port of its host, which is a Unix socket here (Firecracker's
 	// convention).
 	socket := filepath.Join(dir, "vsock")
-	if g.listener, err = net.Listen("unix", fmt.Sprintf("%s_%d", socket, spec.GuestPort)); err != nil {
-		return nil, fmt.Errorf("a socket for the guest: %w", err)
+	l, err := net.Listen("unix", fmt.Sprintf("%s_%d", socket, spec.GuestPort))
+	if err != nil {
+		return nil, fmt.Errorf("a socket for the guest: %w; a shorter TMPDIR helps where its path is too long", err)
 	}
 	g.flags = []string{"--add-initrd=" + archive, "--vsock=" + socket}
-	go g.accept()
+	g.calls = agent.Answer(l)
 	return g, nil
 }
 
-// accept takes the guest's call.
-func (g *guest) accept() {
-	defer close(g.ready)
-	conn, err := g.listener.Accept()
-	if err != nil {
-		g.err = err
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), helloTime)
-	defer cancel()
-	g.client, g.err = agent.Connect(ctx, conn)
-}
-
-const (
-	// helloTime is how long the guest may take to say hello once it has called.
-	helloTime = 30 * time.Second
-	// maxOutput is what is kept of a command's output, in bytes.
-	maxOutput = 1 << 20
-)
-
-// connected waits until the guest has called.
-func (g *guest) connected(ctx context.Context, ended <-chan struct{}) error {
-	select {
-	case <-g.ready:
-		if g.err != nil {
-			return fmt.Errorf("husk-init in the guest: %w", g.err)
-		}
-		return nil
-	case <-ended:
-		return errEnded
-	case <-ctx.Done():
-		return fmt.Errorf("husk-init has not called from the guest; its console may say why: %w", context.Cause(ctx))
-	}
-}
+// maxOutput is what is kept of each of a command's outputs, in bytes.
+const maxOutput = 1 << 20
 
 // environment is a command's in the guest.
 var environment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb", "LANG=C.UTF-8"}
 
-// run runs a line in the guest's shell.
-func (g *guest) run(ctx context.Context, line string) (*result.Command, error) {
-	var stdout, stderr bounded
-	cmd := agent.Command{Argv: []string{"/bin/sh", "-c", line}, Env: environment, Stdout: &stdout, Stderr: &stderr}
-	code, err := g.client.Run(ctx, cmd)
-	return &result.Command{Argv: cmd.Argv, Code: code, Stdout: stdout.String(), Stderr: stderr.String()}, err
+// run runs a line in the guest's shell, once the guest has called. While the command
+// is at work, silently has been called, and not what that returned.
+func (g *guest) run(ctx context.Context, line string, ended <-chan struct{}, silently func() (over func())) (cmd *result.Command, err error) {
+	called := false
+	err = g.calls.With(ctx, ended, func(client *agent.Client) error {
+		called = true
+		defer silently()()
+		var stdout, stderr bounded
+		argv := []string{"/bin/sh", "-c", line}
+		code, err := client.Run(ctx, agent.Command{Argv: argv, Env: environment, Stdout: &stdout, Stderr: &stderr})
+		cmd = &result.Command{Argv: argv, Code: code, Stdout: stdout.String(), Stderr: stderr.String()}
+		return err
+	})
+	if err != nil && !called {
+		return nil, fmt.Errorf("husk-init has not called from the guest; its console may say why: %w", err)
+	}
+	return cmd, err
 }
 
-// powerOff has husk-init power the guest off, if it can.
-func (g *guest) powerOff(ctx context.Context) bool {
-	select {
-	case <-g.ready:
-		return g.err == nil && g.client.PowerOff(ctx) == nil
-	default:
-		return false
-	}
+// powerOff has husk-init power the guest off, if it has called and can.
+func (g *guest) powerOff(ctx context.Context, ended <-chan struct{}) bool {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	return g.calls.With(ctx, ended, func(client *agent.Client) error { return client.PowerOff(ctx) }) == nil
 }
+
+// callTime is how long a guest that is to power off may take to call, and to do so.
+const callTime = 30 * time.Second
 
 // close hangs up.
-func (g *guest) close() {
-	_ = g.listener.Close()
-	<-g.ready
-	if g.client != nil {
-		_ = g.client.Close()
-	}
+func (g *guest) close() { g.calls.Close() }
+
+// bounded keeps the first maxOutput bytes, and counts the rest.
+type bounded struct {
+	kept bytes.Buffer
+	rest int
 }
 
-// bounded keeps the first maxOutput bytes.
-type bounded struct{ bytes.Buffer }
-
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := maxOutput - b.Len(); room > 0 {
-		b.Buffer.Write(p[:min(room, len(p))])
-	}
+	n := min(maxOutput-b.kept.Len(), len(p))
+	b.kept.Write(p[:n])
+	b.rest += len(p) - n
 	return len(p), nil
+}
+
+func (b *bounded) String() string {
+	if b.rest == 0 {
+		return b.kept.String()
+	}
+	return fmt.Sprintf("%s\n[husk: %d bytes more are left out]\n", b.kept.String(), b.rest)
 }
 
 // said is the end of what a command said, for people.

@@ -39,42 +39,55 @@ func (a *attempt) judge(ctx context.Context, failed *stepFailure) result.Attempt
 	verdict := func(v result.Verdict, format string, args ...any) result.Attempt {
 		return result.Attempt{Verdict: v, Reason: fmt.Sprintf(format, args...)}
 	}
-	if failed != nil && errors.Is(failed, errEnded) {
-		<-a.ended // how, is about to be known
-	}
 	cause, end := context.Cause(ctx), a.theEnd()
 	a.mu.Lock()
-	findings, never := a.detector.Findings(), a.never
+	findings, never, idle := a.detector.Findings(), a.never, time.Since(a.last)
+	if a.quiet > 0 {
+		idle = 0
+	}
 	a.mu.Unlock()
-	switch outcome := endOfGuest(end); {
+	outcome := endOfGuest(end)
+	switch {
 	case end != nil && end.Error != "" && end.Unstarted:
 		return verdict(result.Infrastructure, "%s", end.Error)
+	case outcome == vmm.InternalError:
+		return crashed(end)
 	case len(findings) > 0:
-		return verdict(result.Detected, "%s: %s", findings[0].Kind, findings[0].Summary)
+		return detected(findings, end)
 	case end != nil && end.Error != "":
 		return verdict(result.VMM, "%s", end.Error)
-	case outcome == vmm.GuestPanic:
-		return verdict(result.Detected, "%s: %s", detect.KernelPanic, cmp.Or(end.Guest.Detail, "the kernel has said so by pvpanic, but not why on the console"))
-	case outcome == vmm.TripleFault, outcome == vmm.InternalError:
-		r := verdict(result.VMM, "%s", strings.TrimSuffix(end.Guest.Outcome+": "+end.Guest.Detail, ": "))
-		r.VCPUs = end.VCPUs
-		return r
-	case failed != nil && outcome == vmm.Reboot && a.c.Reboots > 0:
-		return verdict(result.Detected, "%s: the guest rebooted %d times, and had not come to the end of %s", detect.RebootLoop, a.c.Reboots+1, failed.step())
+	case failed != nil && errors.Is(failed, errDeaf):
+		return verdict(result.VMM, "%v", failed)
 	case never != "":
 		return verdict(result.Fail, "%s came on the console, which must not", quoteText(never))
 	case errors.Is(cause, errSilent):
 		return verdict(result.Hang, "no output for %v%s", a.c.NoOutput, during(failed))
+	case errors.Is(cause, errTimeout) && idle >= a.c.Timeout/2:
+		return verdict(result.Hang, "not done after %v, and no output for the last %v%s", a.c.Timeout, idle.Round(time.Second), during(failed))
 	case errors.Is(cause, errTimeout):
 		return verdict(result.Timeout, "not done after %v%s", a.c.Timeout, during(failed))
 	case failed == nil:
 		return result.Attempt{Verdict: result.Pass}
+	case a.outer.Err() != nil:
+		return verdict(result.Skipped, "interrupted%s", during(failed))
 	case errors.Is(failed, errEnded):
 		return verdict(result.Fail, "%s before the end of %s", whatEnded(end), failed.step())
-	case cause != nil:
-		return verdict(result.Skipped, "interrupted%s", during(failed))
 	}
 	return verdict(result.Fail, "%v", failed)
+}
+
+// detected is the verdict on what detectors have found: the first is the cause.
+func detected(findings []result.Finding, end *process.End) result.Attempt {
+	if findings[0].Kind == string(detect.TripleFault) {
+		return crashed(end)
+	}
+	return result.Attempt{Verdict: result.Detected, Reason: findings[0].Kind + ": " + findings[0].Summary}
+}
+
+// crashed is the verdict on a machine whose processors could not go on.
+func crashed(end *process.End) result.Attempt {
+	reason := strings.TrimSuffix(end.Guest.Outcome+": "+end.Guest.Detail, ": ")
+	return result.Attempt{Verdict: result.VMM, Reason: reason, VCPUs: end.VCPUs}
 }
 
 // during is in which step something happened.
@@ -94,12 +107,20 @@ func whatEnded(end *process.End) string {
 		return "the guest rebooted"
 	case vmm.DebugExit:
 		return fmt.Sprintf("the guest ended with exit code %d", end.Guest.Code)
+	case vmm.GuestPanic:
+		return "the guest's kernel panicked"
+	case vmm.TripleFault:
+		return "the guest took a triple fault"
 	}
 	return "the machine ended"
 }
 
 // lastLook looks at what must be right besides the steps, when all is on the console.
-func (a *attempt) lastLook(r result.Attempt) result.Attempt {
+// ours tells that husk has ended the guest, which may have had more to say.
+func (a *attempt) lastLook(r result.Attempt, ours bool) result.Attempt {
+	if ours {
+		a.tap.Cut()
+	}
 	if r.Verdict != result.Pass {
 		return r
 	}
@@ -107,9 +128,8 @@ func (a *attempt) lastLook(r result.Attempt) result.Attempt {
 		r.Verdict, r.Reason = result.Fail, fmt.Sprintf(format, args...)
 		return r
 	}
-	if f := a.detector.Findings(); len(f) > 0 {
-		r.Verdict, r.Reason = result.Detected, f[0].Kind+": "+f[0].Summary
-		return r
+	if f := a.findings(); len(f) > 0 {
+		return detected(f, a.ending)
 	}
 	if a.never != "" {
 		return fail("%s came on the console, which must not", quoteText(a.never))
@@ -159,6 +179,7 @@ func (a *attempt) bootTime() (time.Duration, bool) {
 
 // fill adds what is known whatever the verdict is.
 func (a *attempt) fill(r *result.Attempt) {
+	r.Findings = a.findings()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r.Stage = string(a.stages.Reached())
@@ -170,7 +191,6 @@ func (a *attempt) fill(r *result.Attempt) {
 	if len(a.c.Steps) == 0 {
 		r.Steps = nil
 	}
-	r.Findings = a.findings()
 	r.Subtests, r.Problems = a.tap.Subtests(), a.tap.Problems()
 	r.Console = a.seen.Lines()
 	if a.ending != nil {
@@ -178,7 +198,10 @@ func (a *attempt) fill(r *result.Attempt) {
 	}
 }
 
+// findings are what the detectors have found by now.
 func (a *attempt) findings() []result.Finding {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.detector == nil {
 		return nil
 	}

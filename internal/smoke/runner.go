@@ -2,7 +2,10 @@ package smoke
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +39,8 @@ type Runner struct {
 }
 
 // Run tries the cases and returns what came of them, in their order. When ctx ends,
-// those that run are ended, and the rest is not begun.
+// those that run are ended, and the rest is not begun. An error is one of the files to
+// keep; the results are whole all the same.
 func (r *Runner) Run(ctx context.Context, cases []Case) ([]result.Case, error) {
 	scratch, err := os.MkdirTemp("", "husk-smoke-")
 	if err != nil {
@@ -45,6 +49,7 @@ func (r *Runner) Run(ctx context.Context, cases []Case) ([]result.Case, error) {
 	defer os.RemoveAll(scratch)
 
 	results := make([]result.Case, len(cases))
+	failed := make([]error, len(cases))
 	room := newRoom(r.Jobs)
 	var running sync.WaitGroup
 	for i, c := range cases {
@@ -59,12 +64,13 @@ func (r *Runner) Run(ctx context.Context, cases []Case) ([]result.Case, error) {
 		}
 		running.Go(func() {
 			defer leave()
-			results[i] = r.try(ctx, c, filepath.Join(scratch, fmt.Sprint(i)))
+			number := fmt.Sprintf("%0*d", len(fmt.Sprint(len(cases))), i+1)
+			results[i], failed[i] = r.try(ctx, c, scratch, number)
 			r.Progress.CaseDone(&results[i])
 		})
 	}
 	running.Wait()
-	return results, nil
+	return results, errors.Join(failed...)
 }
 
 // result is the case's result before it was tried.
@@ -76,63 +82,74 @@ func (c *Case) result() result.Case {
 }
 
 // try makes attempts at a case until one has a verdict that no other follows.
-func (r *Runner) try(ctx context.Context, c Case, scratch string) result.Case {
-	r.Progress.CaseStarted(c.Name)
+func (r *Runner) try(ctx context.Context, c Case, scratch, number string) (result.Case, error) {
 	out := c.result()
 	out.Reproduce = c.Reproduce(r.Repeat...)
+	var failed []error
 	for n := 1; ; n++ {
-		dir := fmt.Sprintf("%s.%d", scratch, n)
-		attempt := r.attempt(ctx, &c, dir, n)
+		r.Progress.CaseStarted(c.Name)
+		attempt, err := r.attempt(ctx, &c, fmt.Sprintf("%s/%s.%d", scratch, number, n), number, n)
+		failed = append(failed, err)
 		out.Attempts, out.Verdict = append(out.Attempts, attempt), attempt.Verdict
 		again := n <= c.Retries && slices.Contains(c.RetryOn, string(attempt.Verdict)) && ctx.Err() == nil
 		if !again {
 			out.Flaky = attempt.Verdict == result.Pass && n > 1
-			return out
+			return out, errors.Join(failed...)
 		}
 	}
 }
 
 // attempt makes one, in a folder of its own.
-func (r *Runner) attempt(ctx context.Context, c *Case, dir string, n int) result.Attempt {
+func (r *Runner) attempt(ctx context.Context, c *Case, dir, number string, n int) (result.Attempt, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return result.Attempt{Verdict: result.Infrastructure, Reason: err.Error(), Started: time.Now()}
+		return result.Attempt{Verdict: result.Infrastructure, Reason: err.Error(), Started: time.Now()}, nil
 	}
 	defer os.RemoveAll(dir)
-	a := try(ctx, c, r.Launch, dir, func(stage string, at time.Duration) { r.Progress.StageReached(c.Name, stage, at) })
-	if r.Keep != "" {
-		var err error
-		if a.Dir, err = keep(dir, r.Keep, c.Name, n); err != nil && a.Verdict == result.Pass {
-			a.Verdict, a.Reason = result.Infrastructure, err.Error()
-		}
+	a, err := try(ctx, c, r.Launch, dir, r.Keep != "", func(stage string, at time.Duration) { r.Progress.StageReached(c.Name, stage, at) })
+	if r.Keep == "" {
+		return a, nil
 	}
-	return a
+	if a.Dir, err = keep(dir, r.Keep, number+"-"+fileName(c.Name), n, err); err != nil {
+		err = fmt.Errorf("%s: its files: %w", c.Name, err)
+	}
+	return a, err
 }
 
-// keep moves an attempt's files for people to where they are kept.
-func keep(dir, folder, name string, n int) (string, error) {
-	to := filepath.Join(folder, fileName(name))
+// keep moves an attempt's files for people to where they are kept. failed is why they
+// may not be whole.
+func keep(dir, folder, name string, n int, failed error) (string, error) {
+	to := filepath.Join(folder, name)
 	if n > 1 {
 		to = fmt.Sprintf("%s.attempt%d", to, n)
 	}
 	if err := os.MkdirAll(to, 0o755); err != nil {
-		return "", err
+		return "", errors.Join(failed, err)
 	}
 	for _, file := range []string{consoleFile, stampedFile, huskFile} {
-		b, err := os.ReadFile(filepath.Join(dir, file))
-		if os.IsNotExist(err) {
-			continue
-		}
-		if err == nil {
-			err = os.WriteFile(filepath.Join(to, file), b, 0o644)
-		}
-		if err != nil {
-			return to, err
-		}
+		failed = errors.Join(failed, move(filepath.Join(dir, file), filepath.Join(to, file)))
 	}
-	return to, nil
+	return to, failed
 }
 
-// fileName is a case's name as one of a folder.
+// move moves a file, if it is there, also to another file system.
+func move(from, to string) error {
+	in, err := os.Open(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// fileName is a case's name as part of a folder's.
 func fileName(name string) string {
 	safe := strings.Map(func(r rune) rune {
 		switch {
@@ -142,5 +159,5 @@ func fileName(name string) string {
 		return '_'
 	}, name)
 	const most = 120
-	return strings.TrimLeft(safe[:min(len(safe), most)], ".")
+	return safe[:min(len(safe), most)]
 }

@@ -16,6 +16,25 @@ import (
 // errEnded is that the machine ended before a step was done.
 var errEnded = errors.New("the guest ended first")
 
+// errDeaf is that a machine neither ends nor does what it is asked to.
+var errDeaf = errors.New("husk's process for the machine does not answer")
+
+// answerTime is how long a machine may take to tell how it has ended once something
+// shows that it has: its disks are flushed before.
+const answerTime = 30 * time.Second
+
+// awaitEnding waits for the machine's end, which err is a sign of.
+func (a *attempt) awaitEnding(err error) error {
+	select {
+	case <-a.ended:
+		return errEnded
+	case <-a.outer.Done():
+		return context.Cause(a.outer)
+	case <-time.After(answerTime):
+		return err
+	}
+}
+
 // errDeadline is that a step's own time was up.
 var errDeadline = errors.New("the step's time is up")
 
@@ -86,6 +105,9 @@ func (a *attempt) takeStep(ctx context.Context, s Step, i int) error {
 			err = fmt.Errorf("it was not done within %v%w", s.Timeout, silently{err})
 		}
 		r.Verdict, r.Reason = result.Fail, err.Error()
+		if a.outer.Err() != nil {
+			r.Verdict = result.Skipped
+		}
 	}
 	a.steps = append(a.steps, r)
 	return err
@@ -102,12 +124,13 @@ func (a *attempt) do(ctx context.Context, s Step, i int, r *result.Step) error {
 	case Expect:
 		_, err := a.cursor.Expect(ctx, a.script.expect[i])
 		if errors.Is(err, console.ErrEnded) {
+			<-a.ended // how, is about to be known
 			return errEnded
 		}
 		return err
 	case Send:
 		if err := a.machine.Send([]byte(s.Text)); err != nil {
-			return fmt.Errorf("%w: %w", errEnded, err)
+			return a.awaitEnding(fmt.Errorf("%w: %w", errDeaf, err))
 		}
 		return nil
 	case Run:
@@ -131,11 +154,17 @@ func (a *attempt) do(ctx context.Context, s Step, i int, r *result.Step) error {
 }
 
 // A guest without steps has booted when its first process runs and nothing more comes
-// for settleQuiet; one that goes on printing, settleLimit later.
+// for settleQuiet, or longer where silence is expected to last; one that goes on
+// printing, settleLimit later. A guest that hangs is silent for longer.
 const (
 	settleQuiet = 5 * time.Second
 	settleLimit = 30 * time.Second
 )
+
+// settle is for how long a case's guest must be quiet.
+func (c *Case) settle() time.Duration {
+	return max(min(settleQuiet, c.NoOutput/2), c.NoOutput/(DefaultNoOutput/settleQuiet))
+}
 
 // awaitInit waits for the guest's first process, and then until the guest has settled,
 // or for an end that is none of a failure.
@@ -146,7 +175,7 @@ func (a *attempt) awaitInit(ctx context.Context) error {
 		reached := a.stages.Reached()
 		a.mu.Unlock()
 		if reached == stage.Init {
-			settled = time.After(settleQuiet)
+			settled = time.After(a.c.settle())
 			if limit == nil {
 				limit = time.After(settleLimit)
 			}
@@ -170,7 +199,7 @@ func (a *attempt) awaitInit(ctx context.Context) error {
 
 // sleep waits; the guest may be silent meanwhile.
 func (a *attempt) sleep(ctx context.Context, d time.Duration) error {
-	defer a.expectSilence(ctx)()
+	defer a.expectSilence()()
 	select {
 	case <-time.After(d):
 		return nil
@@ -181,26 +210,12 @@ func (a *attempt) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// expectSilence tells the watchdog that silence is right until the function that it
-// returns is called.
-func (a *attempt) expectSilence(ctx context.Context) (over func()) {
-	say := func(quiet bool) {
-		select {
-		case a.busy <- quiet:
-		case <-a.ended:
-		case <-ctx.Done():
-		}
-	}
-	say(true)
-	return func() { say(false) }
-}
-
 // powerOff has the guest power off and waits for that: by its agent where it has one
 // that can, else by its power button.
 func (a *attempt) powerOff(ctx context.Context) error {
-	if a.guest == nil || !a.guest.powerOff(ctx) {
+	if a.guest == nil || !a.guest.powerOff(ctx, a.ended) {
 		if err := a.machine.PowerButton(); err != nil {
-			return fmt.Errorf("%w: %w", errEnded, err)
+			return a.awaitEnding(fmt.Errorf("%w: %w", errDeaf, err))
 		}
 	}
 	end, err := a.awaitEnd(ctx)
@@ -224,24 +239,13 @@ func (a *attempt) awaitEnd(ctx context.Context) (*process.End, error) {
 
 // runCommand runs a command in the guest.
 func (a *attempt) runCommand(ctx context.Context, s Step, i int, r *result.Step) error {
-	if err := a.guest.connected(ctx, a.ended); err != nil {
-		return err
-	}
-	over := a.expectSilence(ctx)
-	defer over()
-	cmd, err := a.guest.run(ctx, s.Text)
+	cmd, err := a.guest.run(ctx, s.Text, a.ended, a.expectSilence)
 	r.Command = cmd
-	if err != nil {
-		select {
-		case <-a.ended:
-			return errEnded
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Second): // its end may be under way
-			return err
-		}
-	}
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return err
+	case err != nil:
+		return a.awaitEnding(err)
 	case cmd.Code != s.Code:
 		return fmt.Errorf("its exit code is %d, and not %d%s", cmd.Code, s.Code, said(cmd))
 	case a.script.stdout[i] != nil && !a.script.stdout[i].In(cmd.Stdout):

@@ -61,9 +61,7 @@ type Guest struct {
 	expecting sync.Mutex // for cursor
 	cursor    *console.Cursor
 
-	mu      sync.Mutex
-	client  *agent.Client
-	changed chan struct{} // closed when client is set
+	calls   *agent.Calls // nil without an agent
 	closing sync.Once
 	failed  error // of Close
 }
@@ -98,7 +96,7 @@ func Start(ctx context.Context, b Blueprint) (_ *Guest, err error) {
 }
 
 func newGuest(noAgent, allowPanic bool) *Guest {
-	g := &Guest{console: console.New(), noAgent: noAgent, changed: make(chan struct{})}
+	g := &Guest{console: console.New(), noAgent: noAgent}
 	g.cursor = g.console.Cursor()
 	end := func(why error) { g.stop(why) }
 	if allowPanic {
@@ -113,17 +111,14 @@ func newGuest(noAgent, allowPanic bool) *Guest {
 func (g *Guest) start(ctx context.Context, m machine, in *os.File) error {
 	g.machine = m
 	ctx, g.stop = context.WithCancelCause(ctx)
-	var calls net.Listener
 	if !g.noAgent {
-		var err error
-		if calls, err = m.ListenVsock(spec.GuestPort); err != nil {
+		l, err := m.ListenVsock(spec.GuestPort)
+		if err != nil {
 			return err
 		}
+		g.calls = agent.Answer(l)
 	}
 	g.life, g.over = context.WithCancelCause(context.WithoutCancel(ctx))
-	if calls != nil {
-		g.work.Go(func() { g.answer(calls) })
-	}
 	g.work.Go(func() {
 		result, err := m.Run(ctx)
 		g.console.Close()
@@ -131,35 +126,11 @@ func (g *Guest) start(ctx context.Context, m machine, in *os.File) error {
 		g.ended = &Ended{Result: blamed(result, context.Cause(ctx)), Err: err}
 		g.over(g.ended)
 		_ = in.Close()
-		if calls != nil {
-			_ = calls.Close()
+		if g.calls != nil {
+			g.calls.Close()
 		}
 	})
 	return nil
-}
-
-// answer takes the calls of the guest's agent: one, and another if that connection
-// is lost.
-func (g *Guest) answer(calls net.Listener) {
-	for {
-		conn, err := calls.Accept()
-		if err != nil {
-			return
-		}
-		client, err := agent.Connect(g.life, conn)
-		if err != nil {
-			continue // it calls again
-		}
-		g.mu.Lock()
-		before := g.client
-		g.client = client
-		close(g.changed)
-		g.changed = make(chan struct{})
-		g.mu.Unlock()
-		if before != nil {
-			_ = before.Close()
-		}
-	}
 }
 
 // Agent waits until the guest runs commands.
@@ -167,55 +138,45 @@ func (g *Guest) Agent(ctx context.Context) (*agent.Client, error) {
 	if g.noAgent {
 		return nil, ErrNoAgent
 	}
-	for {
-		g.mu.Lock()
-		client, changed := g.client, g.changed
-		g.mu.Unlock()
-		if client != nil {
-			return client, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("the guest does not run commands yet: %w", context.Cause(ctx))
-		case <-g.life.Done():
-			return nil, context.Cause(g.life)
-		}
+	ctx, cancel := g.bound(ctx)
+	defer cancel()
+	client, err := g.calls.Client(ctx)
+	return client, g.unready(ctx, err)
+}
+
+// unready says of an error of waiting for the agent what it means.
+func (g *Guest) unready(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case g.life.Err() != nil, errors.Is(err, agent.ErrHungUp):
+		return context.Cause(g.life)
+	case ctx.Err() != nil:
+		return fmt.Errorf("the guest does not run commands yet: %w", err)
 	}
+	return err
 }
 
 // With calls f with the guest's agent, once that is there, and a context that ends
 // with ctx or with the guest. An error that the guest's end has led to says that end.
 func (g *Guest) With(ctx context.Context, f func(context.Context, *agent.Client) error) error {
-	client, err := g.Agent(ctx)
-	if err != nil {
-		return err
+	if g.noAgent {
+		return ErrNoAgent
 	}
 	ctx, cancel := g.bound(ctx)
 	defer cancel()
-	done := make(chan struct{})
-	defer close(done)
-	context.AfterFunc(ctx, func() { g.giveUp(client, done) })
-	err = f(ctx, client)
-	if err == nil || g.life.Err() == nil {
+	called := false
+	err := g.calls.With(ctx, g.life.Done(), func(client *agent.Client) error {
+		called = true
+		return f(ctx, client)
+	})
+	switch {
+	case !called:
+		return g.unready(ctx, err)
+	case err == nil || g.life.Err() == nil:
 		return err
 	}
 	return context.Cause(g.life)
-}
-
-// lastWords is how long a guest may take to give up what it does.
-const lastWords = 5 * time.Second
-
-// giveUp closes the connection to a guest that does not give up what it was told to:
-// what waits to be sent to a guest that has ended, or that hangs, would wait for ever.
-func (g *Guest) giveUp(client *agent.Client, done <-chan struct{}) {
-	select {
-	case <-done:
-		return
-	case <-g.life.Done():
-	case <-time.After(lastWords):
-	}
-	_ = client.Close()
 }
 
 // bound is a context that also ends with the guest.
@@ -239,6 +200,9 @@ func (g *Guest) Console() *console.Transcript { return g.console }
 func (g *Guest) Send(ctx context.Context, text string) error {
 	ctx, cancel := g.bound(ctx)
 	defer cancel()
+	if g.life.Err() != nil {
+		return context.Cause(g.life)
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -290,12 +254,6 @@ func (g *Guest) Close() error {
 	g.closing.Do(func() {
 		g.stop(errClosed)
 		g.work.Wait()
-		g.mu.Lock()
-		client := g.client
-		g.mu.Unlock()
-		if client != nil {
-			_ = client.Close() // the guest's end has broken it
-		}
 		_ = g.keys.Close()
 		g.failed = errors.Join(g.ended.Err, g.machine.Close())
 	})

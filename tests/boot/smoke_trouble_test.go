@@ -59,9 +59,8 @@ func TestSmokeFindsTrouble(t *testing.T) {
 			require.Contains(t, strings.Join(a.Findings[0].Trace, "\n"), tt.trace, tt.name)
 			continue
 		}
-		// The module's text has no name, but who has called it has.
+		// A module's text has no name of its own, nor tables to unwind it by.
 		require.Contains(t, a.VCPUs[0].Registers, "interrupts off")
-		require.Contains(t, a.VCPUs[0].Symbol, "module")
-		require.Contains(t, strings.Join(a.VCPUs[0].Backtrace, "\n"), "do_init_module")
+		require.Contains(t, a.VCPUs[0].Symbol, "module text 0x")
 	}
 }

@@ -90,10 +90,10 @@ func (t *turnPace) Rest() {
 	if t.rests++; t.rests < looks {
 		return
 	}
-	many := t.frames >= 2*t.rests
+	some, many := t.frames > 0, t.frames >= 2*t.rests
 	t.rests, t.frames = 0, 0
 	switch {
-	case !t.patient && !many && t.thread.SetPatient(true):
+	case !t.patient && some && !many && t.thread.SetPatient(true):
 		t.patient = true
 	case t.patient && many:
 		t.paid = true

@@ -29,7 +29,7 @@ func TestWhenATurnIsOver(t *testing.T) {
 		"several at a time anyway":    {3, 0, data, 1, false},
 		"several, by patience":        {1, 2, data, 5, true},
 		"several, by patience, a lot": {1, 50, 65000, 5, true},
-		"acknowledgements":            {1, 50, 66, 2, false},
+		"acknowledgements":            {1, 50, 66, 1, false},
 	} {
 		p.SetPatient(false)
 		over := false

@@ -10,6 +10,15 @@ import (
 // ErrEnded says that the console ended without what was expected.
 var ErrEnded = errors.New("the console ended")
 
+const (
+	// expectPiece is what an Expect looks at between two looks at its context, some
+	// 40 ms of the slowest pattern's work.
+	expectPiece = 4 << 10
+	// lastLookTime bounds what is done behind the context's end. The window's text takes
+	// that long with patterns of twenty steps.
+	lastLookTime = time.Second
+)
+
 // settle is how long a console must be quiet for a match to be taken that more text
 // could still change: of a "$" at the end of a prompt, or of a number's digits.
 const settle = 100 * time.Millisecond
@@ -27,7 +36,8 @@ func (t *Transcript) Cursor() *Cursor { return &Cursor{t: t, prev: endOfText} }
 // Expect waits for a match of p behind the cursor, and moves the cursor behind it.
 // It returns ctx's cause when that ends first, and ErrEnded when the console was
 // closed without a match; the cursor stays then. What is on the console already is
-// looked at first, also with a ctx that has ended.
+// looked at first, also with a ctx that has ended, but for no longer than a second
+// then.
 //
 // A match is taken as soon as no better one is possible (an earlier one, or a longer
 // one where the pattern prefers that), at the end of its line, or when the console
@@ -41,7 +51,7 @@ func (c *Cursor) Expect(ctx context.Context, p Pattern) (Match, error) {
 	quiet := time.NewTimer(settle)
 	defer quiet.Stop()
 	for {
-		wake, closed, m := c.t.advance(s)
+		wake, closed, m := c.t.advance(s, func() bool { return ctx.Err() == nil })
 		switch {
 		case m != nil:
 			return c.take(m), nil
@@ -72,7 +82,9 @@ func (c *Cursor) Expect(ctx context.Context, p Pattern) (Match, error) {
 // lastLook takes what has come by now, and a match that could still change: that
 // the time is up must not hide what is there.
 func (c *Cursor) lastLook(s *search) *found {
-	if _, _, m := c.t.advance(s); m != nil {
+	end, begun := c.t.end(), time.Now()
+	more := func() bool { return s.end() < end && time.Since(begun) < lastLookTime }
+	if _, _, m := c.t.advance(s, more); m != nil {
 		return m
 	}
 	return s.soFar()
@@ -85,10 +97,10 @@ func (c *Cursor) take(m *found) Match {
 	return c.t.match(m)
 }
 
-// advance feeds s all text that is there. Without a match it returns what tells of
-// more, or that no more comes.
-func (t *Transcript) advance(s *search) (wake <-chan struct{}, closed bool, m *found) {
-	for {
+// advance feeds s the text that is there, while it is to go on. Without a match it
+// returns what tells of more, or that no more comes.
+func (t *Transcript) advance(s *search, goOn func() bool) (wake <-chan struct{}, closed bool, m *found) {
+	for goOn() {
 		text, at, wake, closed := t.behind(s.end())
 		if len(text) == 0 {
 			return wake, closed, nil
@@ -100,13 +112,21 @@ func (t *Transcript) advance(s *search) (wake <-chan struct{}, closed bool, m *f
 			return nil, false, m
 		}
 	}
+	return nil, false, nil
+}
+
+// end is the position behind all text so far.
+func (t *Transcript) end() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.window.end()
 }
 
 // behind is the next text behind pos and where it begins, or what to wait for.
 func (t *Transcript) behind(pos int64) (text []byte, at int64, wake <-chan struct{}, closed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	text, at = t.window.from(pos, pieceSize)
+	text, at = t.window.from(pos, expectPiece)
 	if len(text) == 0 && !t.closed && t.wake == nil {
 		t.wake = make(chan struct{})
 	}

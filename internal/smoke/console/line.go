@@ -23,11 +23,12 @@ type Line struct {
 	Text string `json:"text"`
 }
 
-// String is the line behind its time by the host's clock, as "[   1.204s] text".
+// String is the line behind both stamps, the host's and the kernel's in its brackets,
+// as "   1.234567  [    0.000012] text".
 func (l Line) String() string {
 	stamp := ""
 	if l.Kernel >= 0 {
 		stamp = fmt.Sprintf("[%12.6f] ", l.Kernel.Seconds())
 	}
-	return fmt.Sprintf("[%8.3fs] %s%s", l.Start.Seconds(), stamp, l.Text)
+	return fmt.Sprintf("%11.6f  %s%s", l.Start.Seconds(), stamp, l.Text)
 }

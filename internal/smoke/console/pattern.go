@@ -22,8 +22,9 @@ type Pattern struct {
 // ParsePattern reads a pattern: "/regexp/", with i (letters of either case), s (the
 // dot takes line ends too) and m behind it, or else a text that is found as it is.
 // "^" and "$" are always those of a line, as with m. An expression that matches
-// where there is nothing is refused: every console would have it. The text that is
-// searched has "\n" at the ends of lines, never "\r", and no terminal sequences.
+// where there is nothing is refused: every console would have it. So is one that takes
+// more than maxSteps for a character, as with large counted repetitions. The text that
+// is searched has "\n" at the ends of lines, never "\r", and no terminal sequences.
 func ParsePattern(s string) (Pattern, error) {
 	if s == "" {
 		return Pattern{}, errors.New("pattern \"\": it is empty; give a text, or a regular expression between slashes")
@@ -95,7 +96,37 @@ func compile(source, expr, flags string) (Pattern, error) {
 	if err != nil {
 		return Pattern{}, expressionError(source, expr, err)
 	}
+	if n := steps(prog); n > maxSteps {
+		return Pattern{}, fmt.Errorf("pattern %q: a console could not be searched in time: it may take %d steps for each "+
+			"character, and %d are the most; %s", source, n, maxSteps, shorter(source))
+	}
 	return Pattern{source: source, re: re, prog: prog}, nil
+}
+
+// maxSteps is what a pattern may take for one character of a console, in instructions
+// of its program. A guest chooses the text, so the worst has to be expected: 8 to
+// 12 ns each, or 100 KB/s with the most (BenchmarkSlowest). A serial line of 115200 baud is 12 KB/s,
+// and what waits for the search is the guest's console.
+const maxSteps = 800
+
+// steps are what the program takes for a character at worst: each instruction once, and to
+// note where a group begins or ends, one for each number that is copied.
+func steps(prog *syntax.Prog) int {
+	n := len(prog.Inst)
+	for i := range prog.Inst {
+		if in := &prog.Inst[i]; in.Op == syntax.InstCapture && in.Arg > 1 {
+			n += prog.NumCap
+		}
+	}
+	return n
+}
+
+// shorter says how a pattern takes less steps.
+func shorter(source string) string {
+	if source[0] != '/' {
+		return "take a part of the text"
+	}
+	return "leave out large repetitions such as {1,300}, or write + and *, and (?:…) for groups that nobody asks for"
 }
 
 // expressionError says where in source the fault is, from 1, and what to do.

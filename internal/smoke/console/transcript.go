@@ -22,6 +22,8 @@ const (
 // what they call.
 type Transcript struct {
 	adding sync.Mutex // held through Add and Close, with what they call
+	tee    io.Writer  // nil for none, and where one has failed
+	teeErr error
 
 	mu       sync.Mutex
 	plain    plain
@@ -57,11 +59,38 @@ func New() *Transcript {
 func (t *Transcript) Add(at time.Duration, p []byte) {
 	t.adding.Lock()
 	defer t.adding.Unlock()
+	if t.tee != nil && !t.isClosed() {
+		if _, t.teeErr = t.tee.Write(p); t.teeErr != nil {
+			t.tee = nil
+		}
+	}
 	for len(p) > 0 {
 		n := min(len(p), pieceSize)
 		t.add(at, p[:n])
 		p = p[n:]
 	}
+}
+
+// Tee has all that comes from now on written to w as well, every byte as it came and
+// without a limit, from Add's goroutine, which waits for it. What goes wrong with that
+// ends it, and is what Err returns.
+func (t *Transcript) Tee(w io.Writer) {
+	t.adding.Lock()
+	defer t.adding.Unlock()
+	t.tee = w
+}
+
+// Err is what went wrong with Tee's writer.
+func (t *Transcript) Err() error {
+	t.adding.Lock()
+	defer t.adding.Unlock()
+	return t.teeErr
+}
+
+func (t *Transcript) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
 }
 
 // Close says that no more comes. The line that has not ended is one now.
@@ -182,7 +211,7 @@ func (t *Transcript) lastRune() rune {
 }
 
 // Raw is every byte as it came, up to 16 MiB: of more, the first 4 MiB and the last
-// 12 MiB, with a line between them that says how much was left out.
+// 12 MiB, with a line between them that says how much was left out. Tee has all.
 func (t *Transcript) Raw() []byte {
 	var b bytes.Buffer
 	_, _ = t.WriteTo(&b) // a buffer takes everything
@@ -206,11 +235,4 @@ func (t *Transcript) Lines() []Line {
 		out = append(out, t.maker.line())
 	}
 	return out
-}
-
-// Last is when the last byte came, since the machine's start; 0 before the first.
-func (t *Transcript) Last() time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.last
 }

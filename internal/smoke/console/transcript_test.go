@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -36,9 +37,6 @@ func TestLines(t *testing.T) {
 	if !reflect.DeepEqual(watched, want) || !reflect.DeepEqual(tr.Lines(), want) {
 		t.Errorf("closed: watched %+v, %+v", watched, tr.Lines())
 	}
-	if tr.Last() != 3*time.Second {
-		t.Errorf("last %v", tr.Last())
-	}
 }
 
 func TestRaw(t *testing.T) {
@@ -47,6 +45,49 @@ func TestRaw(t *testing.T) {
 	tr.Add(0, []byte(in))
 	if got := string(tr.Raw()); got != in {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestTee has a guest print more than is kept.
+func TestTee(t *testing.T) {
+	var all, want bytes.Buffer
+	tr := New()
+	tr.raw = kept{headMax: 1000, tailMax: 1000}
+	tr.Tee(&all)
+	for i := range 100 {
+		p := bytes.Repeat(fmt.Appendf(nil, "%07d\r\n", i), 10)
+		tr.Add(time.Duration(i), p)
+		want.Write(p)
+	}
+	tr.Close()
+	tr.Add(time.Hour, []byte("late"))
+	if !bytes.Equal(all.Bytes(), want.Bytes()) || tr.Err() != nil {
+		t.Errorf("%d bytes of %d, %v", all.Len(), want.Len(), tr.Err())
+	}
+}
+
+// full is a disk that has room for so many writes.
+type full int
+
+var errFull = errors.New("no space left on device")
+
+func (f *full) Write(p []byte) (int, error) {
+	if *f--; *f < 0 {
+		return 0, errFull
+	}
+	return len(p), nil
+}
+
+func TestTeeFails(t *testing.T) {
+	disk := full(1)
+	tr := New()
+	tr.Tee(&disk)
+	for range 3 {
+		tr.Add(0, []byte("x\n"))
+	}
+	tr.Close()
+	if !errors.Is(tr.Err(), errFull) || disk != -1 || len(tr.Lines()) != 3 {
+		t.Errorf("%v, %d, %d lines", tr.Err(), disk, len(tr.Lines()))
 	}
 }
 

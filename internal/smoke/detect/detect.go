@@ -86,15 +86,11 @@ func locate(l console.Line) (r *rule, body string) {
 	}
 }
 
-// restarted notes that another kernel has started: nothing follows from what the
-// last one said.
+// restarted notes that a kernel has started another, as with kexec. Where the machine
+// was reset, Entered came first, and d.restart knows nothing of a kernel before.
 func (d *Detector) restarted(l console.Line) {
-	for _, t := range d.traces {
-		t.close()
-		t.past = true
-	}
-	d.opener, d.fatal = nil, false
-	if d.starts++; d.starts != d.config.RebootLoop || d.off[RebootLoop] {
+	d.forget()
+	if d.starts++; d.starts != d.config.RebootLoop || d.off[RebootLoop] || d.known(RebootLoop) {
 		return
 	}
 	d.events++
@@ -110,8 +106,8 @@ func (d *Detector) restarted(l console.Line) {
 // begin begins a report, unless it is part of one that is open. The line is one of
 // each that is.
 func (d *Detector) begin(r *rule, l console.Line, body string) {
+	event := d.replaced(r)
 	taken := d.off[r.kind] || len(d.traces) >= maxFindings
-	event := 0
 	for _, t := range d.traces {
 		if !t.open {
 			if r.fatal && !t.past && l.Start-t.last <= panicWithin {
@@ -203,7 +199,8 @@ func (d *Detector) allowed(k Kind) []console.Pattern {
 	return out
 }
 
-// Findings are what was found and is not allowed, in the order of their first lines.
+// Findings are what was found, or reported, and is not allowed, in the order of their
+// first lines.
 // Those that are one event have the same number, and the first of them is the cause.
 // One whose trace is still coming may turn out to be allowed.
 func (d *Detector) Findings() []result.Finding {

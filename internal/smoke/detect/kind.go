@@ -103,8 +103,9 @@ func ParseAllow(s string) (Allow, error) {
 type Config struct {
 	Off   []Kind
 	Allow []Allow
-	// RebootLoop is how many starts of a kernel are a loop: with 2, a second one is.
-	// 0 is 3.
+	// RebootLoop is how many starts of a kernel are a loop, where one starts the next
+	// without a reset of the machine: with 2, a second one is. 0 is 3. Who resets the
+	// machine counts that, calls Entered, and Report when it is a loop.
 	RebootLoop int
 }
 

@@ -38,7 +38,12 @@ type trace struct {
 	allowed bool
 	past    bool // another kernel runs since
 	last    time.Duration
+	// reported: by the machine, and not by a line.
+	reported bool
 }
+
+// panics tells that it is the panic of the kernel that runs now.
+func (t *trace) panics() bool { return t.rule.fatal && !t.past }
 
 // add takes a line, unless the trace has ended. body is the line without what stands
 // before the kernel's stamp, if it has one in its midst.

@@ -39,6 +39,7 @@ const (
 type Parser struct {
 	sources []*source
 	ended   report // of documents that others have followed
+	cut     bool
 }
 
 // A source is one writer on the console, with the document that it is at.
@@ -54,6 +55,7 @@ type report struct {
 	details  int  // bytes
 	kept     int  // tests, also those of documents that have not ended
 	full     bool // there were more
+	cut      bool // the machine was ended, so what is missing is nobody's fault
 }
 
 // Line takes the next line of the console.
@@ -79,8 +81,13 @@ func (p *Parser) Line(l console.Line) {
 	s.doc.take(it, l.End)
 }
 
+// Cut says that the guest was ended from outside, and did not come to the end of what
+// it printed: tests whose results would have come are neither failures nor problems.
+func (p *Parser) Cut() { p.cut = true }
+
 // Subtests are the tests so far. Those that a plan has promised and that have not
-// reported are among them, as failures: call it when the guest has ended. A suite is
+// reported are among them, as failures: call it when the guest has ended, or has been
+// Cut. A suite is
 // listed itself only where its tests do not say the same: where it failed and they
 // did not, and where it has none.
 func (p *Parser) Subtests() []result.Subtest { return p.finished().tests }
@@ -92,7 +99,7 @@ func (p *Parser) Problems() []string { return p.finished().problems }
 func (p *Parser) finished() report {
 	all := report{
 		tests: slices.Clone(p.ended.tests), problems: slices.Clone(p.ended.problems),
-		details: p.ended.details, kept: p.ended.kept, full: p.ended.full,
+		details: p.ended.details, kept: p.ended.kept, full: p.ended.full, cut: p.cut,
 	}
 	for _, s := range p.sources {
 		if s.doc != nil {

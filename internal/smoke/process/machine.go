@@ -20,11 +20,13 @@ type Machine struct {
 	socket *os.File
 	log    string
 	events chan Event
-	gone   chan struct{} // closed by Close
+	told   chan struct{} // closed when all events are taken
+	gone   chan struct{} // closed when nobody takes them any more
 	once   sync.Once
 
-	mu  sync.Mutex // for out
-	out *json.Encoder
+	mu   sync.Mutex // for what follows
+	out  *json.Encoder
+	deaf error // why no more requests can be made
 }
 
 // queued is how many events may wait to be taken; then the machine waits.
@@ -55,7 +57,7 @@ func Start(argv []string, log string) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{
-		cmd: cmd, socket: ours, log: log, events: make(chan Event, queued), gone: make(chan struct{}),
+		cmd: cmd, socket: ours, log: log, events: make(chan Event, queued), told: make(chan struct{}), gone: make(chan struct{}),
 		out: json.NewEncoder(ours),
 	}
 	go m.listen()
@@ -65,6 +67,7 @@ func Start(argv []string, log string) (*Machine, error) {
 // listen passes the machine's events on. If it ends without saying how, that is said
 // in its place.
 func (m *Machine) listen() {
+	defer close(m.told)
 	defer close(m.events)
 	in := json.NewDecoder(m.socket)
 	var last time.Duration
@@ -144,29 +147,38 @@ const requestTimeout = 5 * time.Second
 func (m *Machine) ask(r request) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.socket.SetWriteDeadline(time.Now().Add(requestTimeout)); err != nil {
-		return err
+	if m.deaf != nil {
+		return m.deaf
 	}
-	if err := m.out.Encode(r); err != nil {
-		return fmt.Errorf("the machine does not listen: %w", err)
+	err := m.socket.SetWriteDeadline(time.Now().Add(requestTimeout))
+	if err == nil {
+		err = m.out.Encode(r)
 	}
-	return nil
+	if err != nil {
+		// Half of a request may be out, and what follows would be its other half.
+		m.deaf = fmt.Errorf("the machine does not listen: %w", err)
+	}
+	return m.deaf
 }
 
-// patience is how long a machine may take to end when it is asked to.
+// patience is how long a machine may take to end when it is asked to, and then its
+// last events to be taken.
 const patience = 25 * time.Second
 
-// Close ends the machine, if it has not ended, and waits for its process. It may be
-// called at any time, more than once.
+// Close ends the machine, if it has not ended, and waits for its process, and until its
+// last event is taken, as far as somebody takes them. It may be called at any time, more
+// than once.
 func (m *Machine) Close() error {
 	m.once.Do(func() {
 		// The end of what it reads asks it to end, with its disks flushed.
 		_ = unix.Shutdown(int(m.fd()), unix.SHUT_WR)
-		timer := time.AfterFunc(patience, func() { _ = m.cmd.Process.Kill() })
-		defer timer.Stop()
-		for range m.events { //nolint:revive // nobody else wants them any more
+		select {
+		case <-m.told:
+		case <-time.After(patience):
+			_ = m.cmd.Process.Kill()
+			close(m.gone)
+			<-m.told
 		}
-		close(m.gone)
 		_ = m.socket.Close()
 	})
 	return nil

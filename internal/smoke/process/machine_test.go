@@ -65,6 +65,10 @@ func (v *fakeVM) Run(ctx context.Context) (*vmm.Result, error) {
 		b := make([]byte, 100)
 		n, err := v.serial.In.Read(b)
 		fmt.Fprintf(v.serial.Out, "%s %v", b[:n], err)
+	case "talk":
+		for ctx.Err() == nil {
+			fmt.Fprintln(v.serial.Out, "still here")
+		}
 	case "much":
 		for i := range 20000 {
 			fmt.Fprintf(v.serial.Out, "line %d\n", i)
@@ -208,12 +212,22 @@ func dumpOf(t *testing.T, does string) {
 	require.Equal(t, result.VCPU{CPU: 1, RIP: 0x1234, Symbol: "f+0x1234", Backtrace: []string{"g"}}, v)
 }
 
-// TestClose ends a guest that goes on, and its process.
+// TestClose ends a guest that goes on, and its process; all that it has said comes.
 func TestClose(t *testing.T) {
-	for _, does := range []string{"idle", "much"} {
+	for _, does := range []string{"idle", "talk"} {
 		p := start(t, does)
 		next(t, p, func(e Event) bool { return e.Console != nil })
+		var text string
+		var end *End
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			text, _, end = all(t, p)
+		}()
 		require.NoError(t, p.Close())
+		<-read
+		require.True(t, strings.HasSuffix(text, "cancelled"), text)
+		require.Equal(t, End{}, *end)
 		require.NotNil(t, p.cmd.ProcessState, "it has ended")
 	}
 }

@@ -41,6 +41,9 @@ func explain(a *result.Attempt) []string {
 	for i := range a.VCPUs {
 		e.vcpu(&a.VCPUs[i])
 	}
+	if a.Unnamed != "" {
+		e.add("places in the kernel have no names: " + oneLine(a.Unnamed))
+	}
 	if a.Dir != "" {
 		e.add("files: " + visible(a.Dir))
 	}

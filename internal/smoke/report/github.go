@@ -143,7 +143,7 @@ func summarize(b *strings.Builder, run *result.Run) {
 	for i := range run.Cases {
 		t.add(&run.Cases[i])
 	}
-	fmt.Fprintf(b, "### husk smoke: %s in %s\n\n%s\n\n", plural(len(run.Cases), "case"), short(run.Duration), t.verdicts())
+	fmt.Fprintf(b, "### husk smoke: %s in %s%s\n\n%s\n\n", plural(len(run.Cases), "case"), short(run.Duration), markdown(onWhat(run.Accel)), t.verdicts())
 }
 
 func summaryRow(c *result.Case) string {

@@ -120,7 +120,7 @@ type junitText struct {
 
 // junitOf is a case as a suite.
 func junitOf(run *result.Run, c *result.Case) junitSuite {
-	a := last(c)
+	a := ofTests(c)
 	s := junitSuite{
 		Name: oneLine(c.Name), Time: seconds(took(c)), Hostname: visible(run.Host), File: visible(c.File),
 		Properties: junitProperties(run, c),

@@ -1,10 +1,12 @@
 package report
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -15,10 +17,23 @@ import (
 // redraws is the least time between two redraws.
 const redraws = 100 * time.Millisecond
 
+// closeTime is how long Close waits for a terminal that takes nothing: one that is
+// stopped (Ctrl-S) stays so until somebody comes, and husk is to end before.
+const closeTime = 2 * time.Second
+
+// finalPiece is what of the end is written at a time, so that a slow terminal is not
+// taken for one that is stopped.
+const finalPiece = 1 << 10
+
+var errStopped = errors.New("the terminal has taken nothing for 2 s, so the end of the report is lost; is it stopped (Ctrl-S)?")
+
 // NewLive reports to a terminal: ended cases scroll by, and below them stand those
 // that run, with stage and time, redrawn in place. Nothing of that is left after
 // Close. The terminal's cursor and modes stay as they are, so that a husk that is
 // killed leaves nothing to repair.
+//
+// Only Close waits for the terminal, and no longer than two seconds for one that takes
+// nothing.
 func NewLive(w io.Writer, opts Options) Progress {
 	l := &live{
 		w: w, tally: newTally(opts),
@@ -28,13 +43,14 @@ func NewLive(w io.Writer, opts Options) Progress {
 	return l
 }
 
-// live is the Progress on a terminal. Only run, and Close after it, write.
+// live is the Progress on a terminal. Only run writes, and holds no lock meanwhile:
+// what comes then waits in ended, a line for each case.
 type live struct {
-	w     io.Writer
-	close sync.Once
-	stop  chan struct{}
-	// stopped is closed when run writes no more.
-	stopped chan struct{}
+	w       io.Writer
+	close   sync.Once
+	stop    chan struct{}
+	stopped chan struct{} // closed when run writes no more
+	writes  atomic.Int64  // those that the terminal has taken
 
 	mu      sync.Mutex
 	tally   *tally
@@ -47,14 +63,15 @@ type live struct {
 // running is a case that runs.
 type running struct {
 	name, stage string
-	since       time.Time
+	attempt     int
+	since       time.Time // of the attempt
 }
 
 func (l *live) CaseStarted(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.remove(name)
-	l.running = append(l.running, &running{name: name, stage: "starting", since: time.Now()})
+	attempt := l.remove(name) + 1
+	l.running = append(l.running, &running{name: name, stage: "starting", attempt: attempt, since: time.Now()})
 }
 
 func (l *live) StageReached(name, stage string, _ time.Duration) {
@@ -75,28 +92,45 @@ func (l *live) CaseDone(c *result.Case) {
 	l.ended = append(l.ended, l.tally.paint.caseLine(c))
 }
 
-func (l *live) remove(name string) {
+// remove takes a case from those that run, and returns the attempt that it was at.
+func (l *live) remove(name string) int {
 	for i, r := range l.running {
 		if r.name == name {
 			l.running = append(l.running[:i], l.running[i+1:]...)
-			return
+			return r.attempt
 		}
 	}
+	return 0
 }
 
 func (l *live) Close() error {
 	l.close.Do(func() {
 		close(l.stop)
-		<-l.stopped
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		columns, _ := l.size()
-		l.write(l.erase(columns) + l.scroll() + l.tally.end())
+		l.await()
 	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l.err
 }
 
-// run redraws until it is stopped.
+// await waits until all is written, or the terminal takes nothing any more.
+func (l *live) await() {
+	ticker := time.NewTicker(closeTime)
+	defer ticker.Stop()
+	for before := l.writes.Load(); ; before = l.writes.Load() {
+		select {
+		case <-l.stopped:
+			return
+		case <-ticker.C:
+			if l.writes.Load() == before {
+				l.failed(errStopped)
+				return
+			}
+		}
+	}
+}
+
+// run redraws until it is stopped, and then writes the end.
 func (l *live) run() {
 	defer close(l.stopped)
 	ticker := time.NewTicker(redraws)
@@ -104,19 +138,32 @@ func (l *live) run() {
 	for {
 		select {
 		case <-l.stop:
+			for rest := l.final(); rest != ""; {
+				n := min(len(rest), finalPiece)
+				l.write(rest[:n])
+				rest = rest[n:]
+			}
 			return
 		case <-ticker.C:
-			l.redraw()
+			l.write(l.frame())
 		}
 	}
 }
 
-// redraw takes away what stands there, lets ended cases scroll by, and draws what
-// runs now: in one write, so that nobody sees the half of it.
-func (l *live) redraw() {
+// final is what stands there for good.
+func (l *live) final() string {
+	columns, _ := l.size()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.erase(columns) + l.scroll() + l.tally.end()
+}
+
+// frame takes away what stands there, lets ended cases scroll by, and draws what
+// runs now: in one write, so that nobody sees the half of it.
+func (l *live) frame() string {
 	columns, rows := l.size()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	frame := l.erase(columns) + l.scroll()
 	for i, line := range l.lines(rows) {
 		if i > 0 {
@@ -128,7 +175,7 @@ func (l *live) redraw() {
 		l.drawn = append(l.drawn, width(line))
 		frame += line
 	}
-	l.write(frame)
+	return frame
 }
 
 // erase takes the drawn lines away. A terminal that has become narrower has
@@ -165,8 +212,12 @@ func (l *live) lines(rows int) []string {
 			lines = append(lines, fmt.Sprintf("          and %d more", len(l.running)-i))
 			break
 		}
-		lines = append(lines, fmt.Sprintf("%9s  %s: %s",
-			ticking(time.Since(r.since)), oneLine(r.name), oneLine(r.stage)))
+		again := ""
+		if r.attempt > 1 {
+			again = fmt.Sprintf("attempt %d: ", r.attempt)
+		}
+		lines = append(lines, fmt.Sprintf("%9s  %s: %s%s",
+			ticking(time.Since(r.since)), oneLine(r.name), again, oneLine(r.stage)))
 	}
 	status := fmt.Sprintf("%9s  %d of %d done, %d running",
 		ticking(time.Since(l.tally.begun)), l.tally.done, max(l.tally.opts.Cases, l.tally.done), len(l.running))
@@ -187,8 +238,24 @@ func (l *live) size() (columns, rows int) {
 }
 
 func (l *live) write(s string) {
-	if l.err == nil && s != "" {
-		_, l.err = io.WriteString(l.w, s)
+	l.mu.Lock()
+	over := l.err != nil || s == ""
+	l.mu.Unlock()
+	if over {
+		return
+	}
+	if _, err := io.WriteString(l.w, s); err != nil {
+		l.failed(err)
+	}
+	l.writes.Add(1)
+}
+
+// failed keeps the first error; nothing is written any more.
+func (l *live) failed(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = err
 	}
 }
 

@@ -140,7 +140,7 @@ func TestLive(t *testing.T) {
 			"    1.3 s  no kvm: starting",
 			"    1.3 s  broken: starting",
 			"    1.3 s  not begun: starting",
-			"    0.1 s  retried: starting",
+			"    0.1 s  retried: attempt 2: starting",
 			"    1.3 s  2 of 9 done, 7 running, 1 failed",
 		}, "\n"), s.String())
 
@@ -180,6 +180,58 @@ func TestLiveIsDrawnSeldom(t *testing.T) {
 		require.NoError(t, p.Close())
 		require.LessOrEqual(t, s.writes, 11, "in a second")
 		require.Equal(t, 1000, strings.Count(s.String(), "  case "))
+	})
+}
+
+// stuck is a terminal that is stopped after some writes, or slow.
+type stuck struct {
+	after   int // writes
+	slow    time.Duration
+	goOn    chan struct{}
+	written strings.Builder
+}
+
+func (s *stuck) Write(p []byte) (int, error) {
+	if s.after--; s.after < 0 {
+		<-s.goOn
+	}
+	time.Sleep(s.slow)
+	return s.written.Write(p)
+}
+
+// TestLiveOfAStoppedTerminal stops one: no case waits for it, and Close not for long.
+func TestLiveOfAStoppedTerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stuck{after: 1, goOn: make(chan struct{})}
+		p := NewLive(s, Options{Cases: 1000})
+		time.Sleep(time.Second)
+		begun := time.Now()
+		for i := range 1000 {
+			name := fmt.Sprint("case ", i)
+			p.CaseStarted(name)
+			p.StageReached(name, "memory", time.Millisecond)
+			p.CaseDone(&result.Case{Name: name, Verdict: result.Pass})
+		}
+		require.Zero(t, time.Since(begun))
+		require.ErrorContains(t, p.Close(), "Ctrl-S")
+		require.Equal(t, 2*time.Second, time.Since(begun))
+		close(s.goOn)
+		synctest.Wait()
+		require.NotContains(t, s.written.String(), "1000 cases", "nothing comes late")
+	})
+}
+
+// TestLiveOfASlowTerminal has one take all of the end, though that takes long.
+func TestLiveOfASlowTerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stuck{after: 1000, slow: time.Second}
+		p := NewLive(s, Options{Cases: 1000})
+		for i := range 1000 {
+			p.CaseDone(&result.Case{Name: fmt.Sprint("case ", i), Verdict: result.Pass})
+		}
+		require.NoError(t, p.Close())
+		require.Equal(t, 1000, strings.Count(s.written.String(), "  case "))
+		require.Contains(t, s.written.String(), "1000 cases")
 	})
 }
 

@@ -13,11 +13,10 @@ import (
 )
 
 // A Progress is told of cases as they run. Its methods may be called by many
-// goroutines at once, and return without waiting for a terminal's next redraw. A
+// goroutines at once, and but for Close's return without waiting for a terminal. A
 // case is known by its name.
 type Progress interface {
-	// CaseStarted says that a case's machine is being started, or that it is being
-	// tried once more.
+	// CaseStarted says that a case's machine is being started: once for each attempt.
 	CaseStarted(name string)
 	// StageReached says how far the case's guest has come, at since its machine's start.
 	StageReached(name, stage string, at time.Duration)
@@ -32,6 +31,8 @@ type Progress interface {
 type Options struct {
 	Cases int  // how many there are
 	Color bool // use ANSI's colours; see Color
+	// Accel is the run's, for the summary to say so where it is not KVM.
+	Accel string
 	// Size is the terminal's, in columns and rows, asked before every redraw. Nil, or
 	// what is not positive, is taken for 80 by 24. Only NewLive asks.
 	Size func() (columns, rows int)

@@ -67,7 +67,7 @@ func (t *tally) end() string {
 
 // summary is as "20 cases in 64.1 s: 17 pass (1 flaky), 1 detected, 2 hang".
 func (t *tally) summary() string {
-	s := fmt.Sprintf("%s in %s", plural(max(t.done, t.opts.Cases), "case"), short(time.Since(t.begun)))
+	s := fmt.Sprintf("%s in %s%s", plural(max(t.done, t.opts.Cases), "case"), short(time.Since(t.begun)), onWhat(t.opts.Accel))
 	if v := t.verdicts(); v != "" {
 		s += ": " + v
 	}

@@ -40,7 +40,7 @@ func (t *tap) line(level int, format string, args ...any) {
 }
 
 func (t *tap) testCase(number int, c *result.Case) {
-	a := last(c)
+	a := ofTests(c)
 	if n := len(a.Steps) + min(len(a.Subtests), 1); n > 0 {
 		t.line(0, "# Subtest: %s", tapName(c.Name))
 		t.line(1, "1..%d", n)
@@ -80,7 +80,7 @@ func (t *tap) testCase(number int, c *result.Case) {
 		problems = append(problems, oneLine(p))
 	}
 	y.block("problems", problems)
-	y.text("reproduce", c.Reproduce)
+	y.exact("reproduce", c.Reproduce)
 	y.end()
 }
 
@@ -171,11 +171,35 @@ func (y yaml) end()   { y.raw("...") }
 func (y yaml) plain(key, value string)    { y.raw(key + ": " + value) }
 func (y yaml) number(key string, n int64) { y.plain(key, fmt.Sprint(n)) }
 
-// text writes a string in double quotes.
-func (y yaml) text(key, value string) {
-	if value = oneLine(value); value != "" {
-		y.plain(key, `"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(value)+`"`)
+// text writes a string for people, on one line.
+func (y yaml) text(key, value string) { y.exact(key, oneLine(value)) }
+
+// exact writes a string in double quotes, so that a reader has it as it is. What is no
+// UTF-8 becomes U+FFFD.
+func (y yaml) exact(key, value string) {
+	if value == "" {
+		return
 	}
+	var b strings.Builder
+	for _, r := range strings.ToValidUTF8(value, "\ufffd") {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteString(`\` + string(r))
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case unseen(r) && r <= 0xff:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case unseen(r) && r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		case unseen(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	y.plain(key, `"`+b.String()+`"`)
 }
 
 // block writes visible lines as they are, of which the first must not begin with a

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -93,14 +94,9 @@ func digits(f float64) int {
 	return 0
 }
 
-// consoleLine is a line of the console with both stamps: the host's, and the
-// kernel's in its brackets.
+// consoleLine is a line of the console with its stamps, for people.
 func consoleLine(l result.Line) string {
-	text := visible(strings.TrimRight(strings.ReplaceAll(l.Text, "\n", " "), "\r"))
-	if l.Kernel >= 0 {
-		return fmt.Sprintf("%11.6f  [%12.6f] %s", l.Start.Seconds(), l.Kernel.Seconds(), text)
-	}
-	return fmt.Sprintf("%11.6f  %s", l.Start.Seconds(), text)
+	return visible(strings.ReplaceAll(l.String(), "\n", " "))
 }
 
 // plural is "1 case", "2 cases".
@@ -118,6 +114,36 @@ func last(c *result.Case) *result.Attempt {
 		return &c.Attempts[n-1]
 	}
 	return &result.Attempt{Verdict: c.Verdict}
+}
+
+// ofTests is the attempt that a case's verdict is from, for reports that count its
+// tests: of one that was interrupted, none has failed, as no verdict is the kernel's.
+func ofTests(c *result.Case) *result.Attempt {
+	a := last(c)
+	if c.Verdict != result.Skipped {
+		return a
+	}
+	out := *a
+	out.Steps, out.Subtests = slices.Clone(a.Steps), slices.Clone(a.Subtests)
+	for i := range out.Steps {
+		if s := &out.Steps[i]; failed(s.Verdict) {
+			s.Verdict = result.Skipped
+		}
+	}
+	for i := range out.Subtests {
+		if s := &out.Subtests[i]; s.Failed() {
+			s.OK, s.Skip = true, true
+		}
+	}
+	return &out
+}
+
+// onWhat tells of a run that is not on KVM: figures from the lab are labelled.
+func onWhat(accel string) string {
+	if accel == "" || accel == "kvm" {
+		return ""
+	}
+	return " (" + oneLine(accel) + ")"
 }
 
 // took is the time of all attempts of a case.

@@ -62,6 +62,6 @@ func TestShort(t *testing.T) {
 func TestConsoleLine(t *testing.T) {
 	at := 1234567 * time.Microsecond
 	require.Equal(t, "   1.234567  [    0.000012] text\\x07",
-		consoleLine(result.Line{Start: at, Kernel: 12 * time.Microsecond, Text: "text\a\r"}))
+		consoleLine(result.Line{Start: at, Kernel: 12 * time.Microsecond, Text: "text\a"}))
 	require.Equal(t, "   1.234567  login:", consoleLine(result.Line{Start: at, Kernel: -1, Text: "login:"}))
 }

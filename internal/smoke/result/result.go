@@ -48,9 +48,9 @@ func (v Verdict) ExitCode() int {
 // A Run is all cases of one command.
 type Run struct {
 	Schema   int           `json:"schema"`
-	Husk     string        `json:"husk"` // its version
-	Host     string        `json:"host"` // its name
-	Accel    string        `json:"accel"`
+	Husk     string        `json:"husk"`  // its version
+	Host     string        `json:"host"`  // its name
+	Accel    string        `json:"accel"` // "kvm", or "lab": its times are no machine's
 	Started  time.Time     `json:"started"`
 	Duration time.Duration `json:"duration_ns"`
 	Cases    []Case        `json:"cases"` // in the order of the file
@@ -86,11 +86,11 @@ type Attempt struct {
 	Verdict Verdict `json:"verdict"`
 	// Reason is one line for people; empty where the verdict is Pass.
 	Reason string `json:"reason,omitempty"`
-	// Stage is the last one that the guest has reached.
+	// Stage is the last one that the guest has reached; "" where it never ran.
 	Stage    string        `json:"stage"`
 	Started  time.Time     `json:"started"`
 	Duration time.Duration `json:"duration_ns"`
-	Phases   []Phase       `json:"phases"` // the stages reached, in the order of time
+	Phases   []Phase       `json:"phases"` // the stages that the last boot has reached, in the order of time
 	// Guest is how the guest itself ended; nil where husk ended it.
 	Guest    *Guest    `json:"guest,omitempty"`
 	Steps    []Step    `json:"steps"`
@@ -100,7 +100,9 @@ type Attempt struct {
 	// was not kept, a test reported twice.
 	Problems []string `json:"problems,omitempty"`
 	VCPUs    []VCPU   `json:"vcpus,omitempty"` // on a hang, a timeout or a crash
-	Console  []Line   `json:"console"`
+	// Unnamed is why places in the kernel have no names there; "" where they have.
+	Unnamed string `json:"unnamed,omitempty"`
+	Console []Line `json:"console"`
 	// Dir has the case's files: console.log, husk.log; "" where they were not kept.
 	Dir string `json:"dir,omitempty"`
 }
@@ -140,7 +142,7 @@ type Command struct {
 	Stderr string   `json:"stderr"`
 }
 
-// A Finding is what a detector has found on the console.
+// A Finding is what a detector has found on the console, or the machine has seen.
 type Finding struct {
 	Kind string `json:"kind"` // as "oops"
 	// Event is the same number, from 1, for findings that are one event, as an oops and
@@ -148,7 +150,7 @@ type Finding struct {
 	Event   int           `json:"event"`
 	At      time.Duration `json:"at_ns"`
 	Summary string        `json:"summary"` // its first line
-	Trace   []string      `json:"trace"`   // all of its lines
+	Trace   []string      `json:"trace"`   // all of its lines; none where only the machine has seen it
 }
 
 // A Subtest is a test that the guest has reported by KTAP.

@@ -32,10 +32,9 @@ func Stages() []Stage {
 
 // A Tracker follows a boot by the lines of the console. A stage is never left but
 // for a later one, and one that says nothing, as with a quiet kernel, is passed by;
-// when the kernel starts again, so does the tracker. It is for one goroutine at a
-// time.
+// when the machine or the kernel starts again, so does the tracker. It is for one
+// goroutine at a time.
 type Tracker struct {
-	reached int // in Stages
 	phases  []result.Phase
 	restart console.Restart
 	root    answer // whether the command line names a root file system
@@ -55,21 +54,28 @@ const (
 // New makes a tracker, of a machine that has not started.
 func New() *Tracker { return &Tracker{} }
 
-// Entered notes when the processors first ran.
-func (t *Tracker) Entered(at time.Duration) { t.Reach(Firmware, at) }
+// Entered notes that the processors begin to run: at the machine's start, and behind
+// each reset, where the boot begins anew.
+func (t *Tracker) Entered(at time.Duration) {
+	*t = Tracker{}
+	t.Reach(Firmware, at)
+}
 
 // Reach notes a stage that is known from elsewhere than the console.
 func (t *Tracker) Reach(s Stage, at time.Duration) {
-	i := slices.Index(Stages(), s)
-	if i < t.reached || len(t.phases) > 0 && i == t.reached {
-		return
+	if slices.Index(Stages(), s) > slices.Index(Stages(), t.Reached()) {
+		t.phases = append(t.phases, result.Phase{Name: string(s), At: at})
 	}
-	t.reached = i
-	t.phases = append(t.phases, result.Phase{Name: string(s), At: at})
 }
 
-// Reached is the last stage reached.
-func (t *Tracker) Reached() Stage { return Stages()[t.reached] }
+// Reached is the last stage reached, "" by a machine that has not run.
+func (t *Tracker) Reached() Stage {
+	if len(t.phases) == 0 {
+		return ""
+	}
+	return Stage(t.phases[len(t.phases)-1].Name)
+}
 
-// Phases are the stages that were seen, and when.
+// Phases are the stages that were seen of the last boot, and when, since the
+// machine's start.
 func (t *Tracker) Phases() []result.Phase { return slices.Clone(t.phases) }

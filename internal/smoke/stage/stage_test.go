@@ -86,7 +86,7 @@ func TestStages(t *testing.T) {
 		if got := names(tr); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
-		want := Firmware
+		var want Stage
 		if n := len(c.want); n > 0 {
 			want = Stage(c.want[n-1])
 		}
@@ -111,11 +111,34 @@ func TestDebian(t *testing.T) {
 func TestWhatIsKnownFromElsewhere(t *testing.T) {
 	tr := New()
 	tr.Entered(5 * time.Millisecond)
-	tr.Entered(6 * time.Millisecond)
 	tr.Reach(Init, 50*time.Millisecond)
 	tr.Reach(Memory, 60*time.Millisecond) // behind it
 	p := tr.Phases()
 	if len(p) != 2 || p[0].Name != "firmware" || p[0].At != 5*time.Millisecond || p[1].Name != "init" || tr.Reached() != Init {
 		t.Errorf("%+v, reached %s", p, tr.Reached())
+	}
+}
+
+// TestResets has a machine start again, which its console need not show.
+func TestResets(t *testing.T) {
+	tr := New()
+	if tr.Reached() != "" || len(tr.Phases()) > 0 {
+		t.Errorf("a machine that has not run has reached %q", tr.Reached())
+	}
+	tr.Entered(5 * time.Millisecond)
+	tr.Line(console.Line{Kernel: -1, Start: 6 * time.Millisecond, Text: "hello from init"})
+	tr.Line(console.Line{Kernel: time.Second, Start: 7 * time.Millisecond, Text: "Command line: root=/dev/vda"})
+	if tr.Reached() != Init {
+		t.Errorf("reached %q", tr.Reached())
+	}
+	tr.Entered(8 * time.Millisecond)
+	if p := tr.Phases(); tr.Reached() != Firmware || len(p) != 1 || p[0].At != 8*time.Millisecond {
+		t.Errorf("%+v, reached %s, behind a reset", p, tr.Reached())
+	}
+	// Nothing is known of its command line, and its first line starts no third boot.
+	tr.Line(console.Line{Kernel: 0, Start: 9 * time.Millisecond, Text: "Linux version 6.1.0"})
+	tr.Line(console.Line{Kernel: -1, Start: 10 * time.Millisecond, Text: "hello from init"})
+	if got := names(tr); !reflect.DeepEqual(got, []string{"firmware", "first-printk", "init"}) {
+		t.Errorf("%q", got)
 	}
 }

@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// ErrHungUp is that no more calls are taken.
+var ErrHungUp = errors.New("the guest is not listened to any more")
+
+// Calls takes the calls of a guest's agent, which calls its host: one, and another
+// when that connection is lost, as by a reboot. The last one counts.
+type Calls struct {
+	listener net.Listener
+	life     context.Context // ends with Close
+	hangUp   context.CancelFunc
+	work     sync.WaitGroup
+
+	mu      sync.Mutex
+	client  *Client
+	changed chan struct{} // closed when client is set
+}
+
+// Answer takes calls at l until Close, which closes l too.
+func Answer(l net.Listener) *Calls {
+	c := &Calls{listener: l, changed: make(chan struct{})}
+	c.life, c.hangUp = context.WithCancel(context.Background())
+	c.work.Go(c.answer)
+	return c
+}
+
+func (c *Calls) answer() {
+	for {
+		conn, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		client, err := Connect(c.life, conn)
+		if err != nil {
+			continue // it calls again
+		}
+		c.mu.Lock()
+		before := c.client
+		c.client = client
+		close(c.changed)
+		c.changed = make(chan struct{})
+		c.mu.Unlock()
+		if before != nil {
+			_ = before.Close()
+		}
+	}
+}
+
+// Client waits for the guest's call, and for the next one where the connection of the
+// last is lost. Errors are ctx's cause and ErrHungUp.
+func (c *Calls) Client(ctx context.Context) (*Client, error) {
+	for {
+		c.mu.Lock()
+		client, changed := c.client, c.changed
+		c.mu.Unlock()
+		if client != nil && !client.session.IsClosed() {
+			return client, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-c.life.Done():
+			return nil, ErrHungUp
+		}
+	}
+}
+
+// lastWords is how long a guest may take to give up what it does.
+const lastWords = 5 * time.Second
+
+// With calls f with the guest's agent, once that is there. Where f does not return
+// soon after ctx has ended, or ended is closed, the connection is closed under it: what
+// waits to be sent to a guest that hangs would wait for ever.
+func (c *Calls) With(ctx context.Context, ended <-chan struct{}, f func(*Client) error) error {
+	client, err := c.Client(ctx)
+	if err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	defer close(done)
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-done:
+			return
+		case <-ended:
+		case <-time.After(lastWords):
+		}
+		_ = client.Close()
+	})()
+	return f(client)
+}
+
+// Close takes no more calls and closes the connection.
+func (c *Calls) Close() {
+	c.hangUp()
+	_ = c.listener.Close()
+	c.work.Wait()
+	c.mu.Lock()
+	client := c.client
+	c.mu.Unlock()
+	if client != nil {
+		_ = client.Close()
+	}
+}
