@@ -57,12 +57,45 @@ func (v verb) help() string {
 	}
 	fs, _ := v.flags()
 	if fs.HasAvailableFlags() {
-		fmt.Fprintf(&b, "\nFlags:\n%s", fs.FlagUsagesWrapped(helpColumns))
+		for _, g := range groups(fs) {
+			fmt.Fprintf(&b, "\n%s:\n%s", g.title, g.flags.FlagUsagesWrapped(helpColumns))
+		}
 	}
 	if v.examples != "" {
 		fmt.Fprintf(&b, "\nExamples:\n%s\n", indent(v.examples))
 	}
 	return b.String()
+}
+
+// groupTitle is the annotation of a flag with which a group of them begins in the help.
+const groupTitle = "group"
+
+// startGroup has the help put a title in front of a flag.
+func startGroup(fs *pflag.FlagSet, flag, title string) {
+	_ = fs.SetAnnotation(flag, groupTitle, []string{title})
+}
+
+// A group is flags under a title.
+type group struct {
+	title string
+	flags *pflag.FlagSet
+}
+
+// groups are a verb's flags as the help shows them.
+func groups(fs *pflag.FlagSet) (list []group) {
+	fs.VisitAll(func(flag *pflag.Flag) {
+		title := flag.Annotations[groupTitle]
+		if len(list) == 0 && title == nil {
+			title = []string{"Flags"}
+		}
+		if title != nil {
+			flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+			flags.SortFlags = fs.SortFlags
+			list = append(list, group{title[0], flags})
+		}
+		list[len(list)-1].flags.AddFlag(flag)
+	})
+	return list
 }
 
 // usage is the line that shows how the verb is called.

@@ -32,6 +32,7 @@ func smokeVerb() verb {
 		long: `Boots a kernel or an image as a test and gives a verdict: pass, or why not, with what was
 on the console. The case is made by flags, or cases are read from YAML files; several
 kernels, CPU counts or memory sizes are a matrix, of which every combination is tried.
+FILE - is standard input. Flags that are given go over what files say; --append adds to it.
 
 Steps are taken in the order of their flags. Without any, a case passes when the guest
 powers off or exits with 0, or when its first process runs and all is quiet for 5
@@ -42,17 +43,18 @@ like) ends a case, when its whole trace is on the console.
 A PATTERN is a text, or a regular expression between slashes: 'login:', '/^Linux 6\.\d+/'.
 
 Unless the command line says otherwise, the guest has softlockup_panic=1 and
-hung_task_panic=1, besides husk boot's own panic=-1. Disks are not written to.
+hung_task_panic=1, besides husk boot's own panic=-1; with --cmdline it has none of them.
+Disks are not written to.
 
 Exit codes, the worst of all cases:
   0  pass
   1  an expectation was not met, or a test in the guest failed
-  2  wrong usage, a mistake in a file of cases
+  2  wrong usage, a mistake in a file of cases, or no such file
   3  the kernel panicked, or a detector has found something
   4  no output for too long
   5  the time was up
   6  triple fault, KVM could not go on, or husk's own machine died
-  7  the test could not be made: no KVM, a missing file
+  7  the test could not be made: no KVM, a missing kernel
 The guest's own exit code is in the results (--json).`,
 		examples: `# Does it come to its login?
 husk smoke -k bzImage -i initrd.img --expect 'login:'

@@ -37,11 +37,11 @@ func (f *smokeFlags) define(fs *pflag.FlagSet) {
 	c := &f.base
 	fs.StringArrayVarP(&f.kernels, "kernel", "k", nil, "kernel `FILE`, as for husk boot; several are a matrix: each is tried")
 	fs.StringArrayVarP(&c.Initrds, "initrd", "i", nil, "initramfs `FILE`; several are joined in the order given")
-	fs.StringArrayVarP(&f.added, "append", "a", nil, "`ARGS` added to the kernel's command line")
-	fs.StringVar(&c.CommandLine, "cmdline", "", "the `WHOLE` command line, instead")
+	fs.StringArrayVarP(&f.added, "append", "a", nil, "`ARGS` added to the kernel's command line, also to that of a file's cases; all are one line, a file can have a matrix of them")
+	fs.StringVar(&c.CommandLine, "cmdline", "", "the `WHOLE` command line, instead, without what husk would have added to it")
 	fs.IntSliceVarP(&f.cpus, "cpus", "c", nil, "`NUMBER` of virtual CPUs (1); several, as 1,4, are a matrix")
 	fs.StringSliceVarP(&f.memory, "memory", "m", nil, "guest RAM (512M): `SIZE` as for husk boot; several, as 256M,1G, are a matrix")
-	fs.StringArrayVarP(&c.Disks, "disk", "d", nil, "a disk: `IMAGE` and its options, as for husk boot, but with snapshot=on unless it says otherwise; repeatable")
+	fs.StringArrayVarP(&c.Disks, "disk", "d", nil, "a disk: `IMAGE` and its options, as for husk boot, but with snapshot=on unless it says otherwise; all are one machine's, a file can have a matrix of them")
 	f.definePassed(fs)
 	fs.StringVar(&c.Modules, "modules", "", "`DIR` with the kernel's modules, for --run (default: beside the kernel, else /lib/modules/VERSION)")
 	fs.StringArrayVar(&c.Symbols, "symbols", nil, "`FILE` with the kernel's symbols, vmlinux or System.map, for backtraces (default: the kernel's own table)")
@@ -72,15 +72,21 @@ func (f *smokeFlags) define(fs *pflag.FlagSet) {
 
 	fs.StringArrayVar(&f.only, "only", nil, "only cases with `TEXT`, or /regular expression/, in their name; repeatable")
 	fs.BoolVar(&f.list, "list", false, "print the cases, with the command for each, and try none")
-	fs.IntVarP(&f.jobs, "jobs", "j", 0, "`NUMBER` of cases at the same time (default: one for each processor of the host, less if its memory does not do)")
+	fs.IntVarP(&f.jobs, "jobs", "j", 0, "`NUMBER` of cases at the same time (default: as many as the host has processors for, counting virtual ones, and memory)")
 	fs.StringVar(&f.accel, "accel", "auto", "`WHERE` to run: kvm, lab, auto, as for husk boot")
-	fs.StringVar(&f.json, "json", "", "write all results as JSON to `FILE`, - for standard output in place of the report")
-	fs.StringVar(&f.junit, "junit", "", "write them as JUnit XML to `FILE`")
-	fs.StringVar(&f.tap, "tap", "", "write them as TAP to `FILE`")
+	fs.StringVar(&f.json, "json", "", "write all results as JSON to `FILE`; - is standard output, and what people read goes to standard error then")
+	fs.StringVar(&f.junit, "junit", "", "write them as JUnit XML to `FILE`, or -")
+	fs.StringVar(&f.tap, "tap", "", "write them as TAP to `FILE`, or -")
 	fs.BoolVar(&f.github, "github", false, "print GitHub's annotations, and add to the step's summary ($GITHUB_STEP_SUMMARY)")
 	fs.StringVarP(&f.out, "out", "o", "", "keep the consoles and logs of all attempts in `DIR`")
 	fs.StringVar(&f.inLab, inLabFlag, "", "")
 	_ = fs.MarkHidden(inLabFlag)
+
+	startGroup(fs, "kernel", "The machine")
+	startGroup(fs, "expect", "Steps, in the order given")
+	startGroup(fs, "expect-not", "The verdict")
+	startGroup(fs, "only", "The run")
+	startGroup(fs, "json", "Results")
 }
 
 // passed are flags of husk boot that go on to it as they are.

@@ -325,3 +325,13 @@ func TestSmokeList(t *testing.T) {
 	require.Equal(t, "smoke [cpus=1]\n  husk smoke --name 'smoke [cpus=1]' --kernel bzImage --expect 'it'\\''s up'\n"+
 		"smoke [cpus=4]\n  husk smoke --name 'smoke [cpus=4]' --kernel bzImage --cpus 4 --expect 'it'\\''s up'\n", h.out.String())
 }
+
+func TestSmokeHelpHasGroups(t *testing.T) {
+	h := newFakeHost(t)
+	require.Zero(t, h.husk("help", "smoke"))
+	for _, title := range []string{"The machine", "Steps, in the order given", "The verdict", "The run", "Results"} {
+		require.Contains(t, h.out.String(), "\n"+title+":\n  ")
+	}
+	require.NotContains(t, h.out.String(), "\nFlags:\n")
+	require.NotContains(t, h.out.String(), inLabFlag)
+}
