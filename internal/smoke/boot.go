@@ -1,6 +1,7 @@
 package smoke
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,16 +27,24 @@ func (c Case) BootFlags(more string) []string {
 	if c.CommandLine != "" {
 		flags = append(flags, "--cmdline="+AddWords(c.CommandLine, more))
 	} else {
-		flags = append(flags, "--append="+addDefaults(AddWords(c.Append, more)))
+		flags = append(flags, "--append="+c.addDefaults(AddWords(c.Append, more)))
 	}
 	// A guest's own exit code is worth having.
 	return append(append(flags, "--debug-exit"), c.Boot...)
 }
 
+// slowDefault keeps a guest on a software CPU from taking a host that is slow for a
+// lockup of its own. 60 seconds are the most that the kernel takes.
+const slowDefault = "watchdog_thresh=60"
+
 // addDefaults adds guestDefaults to a kernel's command line.
-func addDefaults(line string) string {
+func (c *Case) addDefaults(line string) string {
 	ofKernel, _ := cutWords(line)
-	for _, option := range guestDefaults {
+	defaults := guestDefaults
+	if c.Slowness > 1 {
+		defaults = append(slices.Clone(defaults), slowDefault)
+	}
+	for _, option := range defaults {
 		name, _, _ := strings.Cut(option, "=")
 		if !strings.Contains(" "+ofKernel, " "+name+"=") {
 			line = AddWords(line, option)

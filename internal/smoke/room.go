@@ -52,11 +52,6 @@ func newRoom(jobs int) *room {
 	return r
 }
 
-// enter waits until there is room for a machine with so much memory.
-func (r *room) enter(ctx context.Context, memory uint64) (leave func(), err error) {
-	return r.admit(ctx, needs{memory: memory, cpus: 1})
-}
-
 // admit waits until there is room for a machine. One that is too big for the host goes in
 // alone: whether it is, will be seen.
 func (r *room) admit(ctx context.Context, n needs) (leave func(), err error) {

@@ -67,7 +67,7 @@ func TestRoomFits(t *testing.T) {
 				r.cpus, r.memory = 4, 2*gib
 				require.Equal(t, tt.want, waits(t, r, tt.others, tt.n))
 				require.Zero(t, r.running)
-				require.Zero(t, r.used)
+				require.Zero(t, r.used.memory)
 				require.Empty(t, r.alone)
 			})
 		})
@@ -77,7 +77,7 @@ func TestRoomFits(t *testing.T) {
 	require.Zero(t, newRoom(2).cpus, "who asks for two at a time gets them")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := r.enter(ctx, 1)
+	_, err := r.admit(ctx, needs{memory: 1, cpus: 1})
 	require.ErrorIs(t, err, context.Canceled)
 }
 

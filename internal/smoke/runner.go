@@ -54,8 +54,7 @@ func (r *Runner) Run(ctx context.Context, cases []Case) ([]result.Case, error) {
 	var running sync.WaitGroup
 	for i, c := range cases {
 		c = c.withDefaults()
-		memory, _ := vmm.ParseMemory(c.Memory)
-		leave, err := room.enter(ctx, memory)
+		leave, err := room.admit(ctx, c.needs())
 		if err != nil {
 			results[i] = c.result()
 			results[i].Verdict, results[i].Reproduce = result.Skipped, c.Reproduce(r.Repeat...)

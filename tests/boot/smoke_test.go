@@ -39,7 +39,7 @@ func resultsIn(t *testing.T, r run, file string) (results result.Run) {
 func machine(t *testing.T, do string, more ...string) []string {
 	t.Helper()
 	need(t)
-	return append([]string{"-k", kernel(t, "cloud", "vmlinuz"), "-i", initrd(t, "cloud"), "-m", "256M", "-a", "husk.do=" + do}, more...)
+	return append([]string{"-k", kernel(t, "cloud", "vmlinuz"), "-i", initrd(t, "cloud"), "-m", "256M", "-a", "watchdog_thresh=60 husk.do=" + do}, more...)
 }
 
 // TestSmokeVerdicts: kernels that fail on purpose, each in its own way.
