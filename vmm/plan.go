@@ -129,14 +129,14 @@ func (c Config) openDisksForReading() (disks []*disk.Disk, err error) {
 
 // commandLine is the whole of it.
 func (c Config) commandLine() string {
-	words := []string{c.CommandLine, c.Append}
+	more := []string{c.Append}
 	if c.Transport == TransportMMIO {
 		for i := range c.parts() {
 			at := virtioMMIO(i)
-			words = append(words, mmio.CommandLine(uint64(at.Base), at.GSI))
+			more = append(more, mmio.CommandLine(uint64(at.Base), at.GSI))
 		}
 	}
-	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
+	return boot.AddWords(c.CommandLine, more...)
 }
 
 // initrds are all of them.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/internal/smoke"
 )
 
@@ -144,9 +145,9 @@ func (f *smokeFlags) given() smoke.Given {
 func (f *smokeFlags) put(c *smoke.Case) {
 	added := strings.Join(f.added, " ")
 	if c.CommandLine != "" {
-		c.CommandLine = smoke.AddWords(c.CommandLine, added)
+		c.CommandLine = boot.AddWords(c.CommandLine, added)
 	} else {
-		c.Append = smoke.AddWords(c.Append, added)
+		c.Append = boot.AddWords(c.Append, added)
 	}
 	c.Boot = slices.DeleteFunc(slices.Clone(c.Boot), func(flag string) bool {
 		return slices.ContainsFunc(f.base.Boot, func(other string) bool { return flagName(other) == flagName(flag) })

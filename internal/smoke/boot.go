@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/internal/smoke/detect"
 )
@@ -25,9 +26,9 @@ func (c Case) BootFlags(more string) []string {
 		flags = append(flags, "--disk="+throwaway(d))
 	}
 	if c.CommandLine != "" {
-		flags = append(flags, "--cmdline="+AddWords(c.CommandLine, more))
+		flags = append(flags, "--cmdline="+boot.AddWords(c.CommandLine, more))
 	} else {
-		flags = append(flags, "--append="+c.addDefaults(AddWords(c.Append, more)))
+		flags = append(flags, "--append="+c.addDefaults(boot.AddWords(c.Append, more)))
 	}
 	// A guest's own exit code is worth having.
 	return append(append(flags, "--debug-exit"), c.Boot...)
@@ -39,7 +40,7 @@ const slowDefault = "watchdog_thresh=60"
 
 // addDefaults adds guestDefaults to a kernel's command line.
 func (c *Case) addDefaults(line string) string {
-	ofKernel, _ := cutWords(line)
+	ofKernel, _ := boot.CutWords(line)
 	defaults := guestDefaults
 	if c.Slowness > 1 {
 		defaults = append(slices.Clone(defaults), slowDefault)
@@ -47,28 +48,10 @@ func (c *Case) addDefaults(line string) string {
 	for _, option := range defaults {
 		name, _, _ := strings.Cut(option, "=")
 		if !strings.Contains(" "+ofKernel, " "+name+"=") {
-			line = AddWords(line, option)
+			line = boot.AddWords(line, option)
 		}
 	}
 	return line
-}
-
-// AddWords adds to a kernel's command line, of which the words behind "--" are not the
-// kernel's, but the first process's (kernel-parameters.txt).
-func AddWords(line, more string) string {
-	ofKernel, ofInit := cutWords(line)
-	moreOfKernel, moreOfInit := cutWords(more)
-	line = strings.TrimSpace(ofKernel + " " + moreOfKernel)
-	if words := strings.TrimSpace(ofInit + " " + moreOfInit); words != "" {
-		line += " -- " + words
-	}
-	return line
-}
-
-// cutWords are the kernel's words and those of the first process.
-func cutWords(line string) (ofKernel, ofInit string) {
-	ofKernel, ofInit, _ = strings.Cut(" "+line+" ", " -- ")
-	return strings.TrimSpace(ofKernel), strings.TrimSpace(ofInit)
 }
 
 // throwaway has what is written to a disk thrown away, unless it says otherwise: a test

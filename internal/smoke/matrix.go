@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/internal/smoke/console"
 )
 
@@ -41,7 +42,7 @@ func (m *matrix) axes(dir string, g *Given) []axis {
 	}
 	kernel := axis{"kernel", shortened(each(m.Kernel)), func(c *Case, i int) { c.Kernel = within(dir, m.Kernel[i]) }}
 	initrd := axis{"initrd", shortened(m.Initrd), func(c *Case, i int) { c.Initrds = filesOf(m.Initrd[i], dir, within) }}
-	line := axis{"append", m.Append, func(c *Case, i int) { c.Append = AddWords(c.Append, m.Append[i]) }}
+	line := axis{"append", m.Append, func(c *Case, i int) { c.Append = boot.AddWords(c.Append, m.Append[i]) }}
 	cpus := axis{"cpus", written(m.CPUs), func(c *Case, i int) { c.CPUs = int(m.CPUs[i]) }}
 	memory := axis{"memory", m.Memory, func(c *Case, i int) { c.Memory = m.Memory[i] }}
 	disks := axis{"disks", shortened(m.Disks), func(c *Case, i int) { c.Disks = filesOf(m.Disks[i], dir, diskWithin) }}

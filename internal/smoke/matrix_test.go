@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/huskvm/husk/boot"
 )
 
 func TestShortened(t *testing.T) {
@@ -54,7 +56,7 @@ cases:
 `
 	given := Given{
 		Kernels: []string{"mine"}, CPUs: []int{4}, Memory: []string{"1G", "2G"}, Initrds: []string{"i"}, Disks: []string{"o"},
-		Rest: func(c *Case) { c.Append = AddWords(c.Append, "last") },
+		Rest: func(c *Case) { c.Append = boot.AddWords(c.Append, "last") },
 	}
 	cases, err := parseFile([]byte(text), "/dir", given)
 	require.NoError(t, err)

@@ -1,0 +1,24 @@
+package boot
+
+import "strings"
+
+// AddWords adds words to a kernel's command line: the kernel's own before " -- ", where
+// there is one, and those of the first process behind it (kernel
+// Documentation/admin-guide/kernel-parameters.rst).
+func AddWords(line string, more ...string) string {
+	ofKernel, ofInit := CutWords(line)
+	for _, m := range more {
+		kernel, init := CutWords(m)
+		ofKernel, ofInit = strings.TrimSpace(ofKernel+" "+kernel), strings.TrimSpace(ofInit+" "+init)
+	}
+	if ofInit == "" {
+		return ofKernel
+	}
+	return strings.TrimSpace(ofKernel + " -- " + ofInit)
+}
+
+// CutWords are the kernel's words of a command line, and those of the first process.
+func CutWords(line string) (ofKernel, ofInit string) {
+	ofKernel, ofInit, _ = strings.Cut(" "+line+" ", " -- ")
+	return strings.TrimSpace(ofKernel), strings.TrimSpace(ofInit)
+}

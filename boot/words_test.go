@@ -1,0 +1,25 @@
+package boot
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAddWords(t *testing.T) {
+	for _, tt := range []struct {
+		line string
+		more []string
+		want string
+	}{
+		{"", nil, ""},
+		{"a", []string{"", "b"}, "a b"},
+		{"a -- b", []string{"c -- d", "e"}, "a c e -- b d"},
+		{"a --b", []string{""}, "a --b"},
+		{"", []string{"a"}, "a"},
+		{"-- b", []string{"a"}, "a -- b"},
+		{"a --", []string{"b"}, "a b"},
+	} {
+		require.Equal(t, tt.want, AddWords(tt.line, tt.more...))
+	}
+}
