@@ -26,6 +26,8 @@ type Dump struct {
 	// would give GS (Intel SDM vol. 4, IA32_LSTAR and IA32_KERNEL_GS_BASE).
 	LSTAR    uint64 `json:"lstar"`
 	KernelGS uint64 `json:"kernel_gs"`
+	// APIC is its local APIC's state; nil where that cannot be read.
+	APIC *APIC `json:"apic,omitempty"`
 	// Code is what lies at RIP; empty when RIP maps to no RAM.
 	Code []byte `json:"code"`
 	// Data is what KVM adds to an internal error.
@@ -72,6 +74,11 @@ func (c *vcpu) dump() *Dump {
 	msrs := []kvm.MSR{{Index: msrLSTAR}, {Index: msrKernelGSBase}}
 	if err := c.kvm.MSRs(msrs); err == nil {
 		d.LSTAR, d.KernelGS = msrs[0].Data, msrs[1].Data
+	}
+	if s, err := c.kvm.LAPIC(); err == nil {
+		msrs := []kvm.MSR{{Index: msrTSC}, {Index: msrTSCDeadline}}
+		_ = c.kvm.MSRs(msrs) // what cannot be read stays 0
+		d.APIC = newAPIC(&s, msrs[0].Data, msrs[1].Data)
 	}
 	d.Code = d.code(c.ram)
 	return d
@@ -151,6 +158,9 @@ func (d *Dump) String() string {
 	segment("CS", s.CS)
 	segment("DS", s.DS)
 	segment("SS", s.SS)
+	if d.APIC != nil {
+		fmt.Fprintf(&b, " APIC: %v\n", d.APIC)
+	}
 	if len(d.Data) > 0 {
 		fmt.Fprintf(&b, " KVM data: %x\n", d.Data)
 	}

@@ -104,8 +104,11 @@ func TestDumpsOfAPausedMachine(t *testing.T) {
 	vm := newVM(t, config(t, countRound))
 	started(t, vm)
 	require.NoError(t, vm.Pause())
-	before := dumps(t, vm)
-	require.Equal(t, before, dumps(t, vm), "nothing moves")
+	before, after := dumps(t, vm), dumps(t, vm)
+	for _, d := range append(before, after...) {
+		d.APIC.TSC = 0 // but for the time
+	}
+	require.Equal(t, before, after, "nothing moves")
 	require.NoError(t, vm.Resume())
 	dumps(t, vm)
 	require.NoError(t, vm.Pause())
