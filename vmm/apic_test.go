@@ -28,7 +28,8 @@ func TestAPIC(t *testing.T) {
 		{map[int]uint32{apicLVTTimer: deadline | 0xec}, 5, 0, "timer deadline, not armed"},
 		{map[int]uint32{apicLVTTimer: deadline | 0xec}, 5, 105, "timer deadline, in 100 cycles"},
 		{
-			map[int]uint32{apicLVTTimer: deadline | 0xec, apicIRR + 0x70: 1<<12 | 1<<31, apicISR + 0x10: 1}, 105, 5,
+			map[int]uint32{apicLVTTimer: deadline | 0xec, apicIRR + 0x70: 1<<12 | 1<<31, apicISR + 0x10: 1},
+			105, 5,
 			"timer deadline, passed 100 cycles ago; vectors pending: 236 255; in service: 32",
 		},
 	} {
