@@ -65,6 +65,9 @@ func TestLookAtDisk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, err := LookAtDisk(spec, nil)
+			if spec.Cache == disk.Direct && err != nil && strings.Contains(err.Error(), "O_DIRECT") {
+				t.Skip(err) // as in a tmpfs before Linux 6.6
+			}
 			require.NoError(t, err)
 			defer func() { require.NoError(t, k.Close()) }()
 			version, err := k.Version()
