@@ -17,6 +17,18 @@ func AddWords(line string, more ...string) string {
 	return strings.TrimSpace(ofKernel + " -- " + ofInit)
 }
 
+// Word is the value of a kernel's own word "name=value" on a command line, "" where there
+// is none. Of several the last counts.
+func Word(line, name string) (value string) {
+	ofKernel, _ := CutWords(line)
+	for _, word := range strings.Fields(ofKernel) {
+		if v, ok := strings.CutPrefix(word, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
 // CutWords are the kernel's words of a command line, and those of the first process.
 func CutWords(line string) (ofKernel, ofInit string) {
 	ofKernel, ofInit, _ = strings.Cut(" "+line+" ", " -- ")

@@ -6,6 +6,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestWord(t *testing.T) {
+	require.Equal(t, "/b", Word("rdinit=/a quiet rdinit=/b -- rdinit=/c", "rdinit"))
+	require.Empty(t, Word("xrdinit=/a -- rdinit=/c", "rdinit"))
+}
+
 func TestAddWords(t *testing.T) {
 	for _, tt := range []struct {
 		line string

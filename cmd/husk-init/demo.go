@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -15,9 +16,12 @@ import (
 // live is a guest's life.
 func live(init spec.Init) error {
 	watchPowerButton()
-	if err := mountAll("/", late()); err != nil {
-		return err
+	for _, m := range late() {
+		if err := mountAll("/", []mount{m}); err != nil {
+			say("husk-init: %v", err) // a small kernel need not have all of them
+		}
 	}
+	makeTemporary()
 	var agent int
 	if g := init.Guest; g != nil {
 		if err := loopbackUp(); err != nil {
@@ -39,6 +43,16 @@ func live(init spec.Init) error {
 		err = fmt.Errorf("the agent ended with exit code %d", code)
 	}
 	return err
+}
+
+// makeTemporary makes the folder for temporary files, unless the initramfs has it.
+func makeTemporary() {
+	const dir = "/tmp"
+	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		say("husk-init: %v", err)
+	} else if err == nil {
+		_ = os.Chmod(dir, 0o777|fs.ModeSticky)
+	}
 }
 
 // act does what a guest is there for.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +28,11 @@ func (f *execTestFlags) inLab(ctx context.Context, e *env, fs *pflag.FlagSet, jo
 	if err != nil {
 		return 0, err
 	}
-	return e.lab(ctx, args, labShares(job.Outputs)...)
+	shares, err := labShares(job.Outputs)
+	if err != nil {
+		return 0, err
+	}
+	return e.lab(ctx, args, shares...)
 }
 
 // labArgs are the arguments for husk in the lab: the same flags, with --accel kvm and
@@ -61,22 +67,32 @@ func (f *execTestFlags) labArgs(fs *pflag.FlagSet, job gotest.Job) ([]string, er
 	return append(args, job.Args...), nil
 }
 
-// labShares are the folders of outputs, as far as they are there. Fuzzing makes its
-// cache itself, which in the lab would be the lab's.
-func labShares(outputs []gotest.Output) []string {
+// labShares are the folders of outputs, which are made if they are not there: what the
+// lab made itself would be the lab's, and gone with it.
+func labShares(outputs []gotest.Output) ([]string, error) {
 	var dirs []string
 	for _, o := range outputs {
 		dir := o.Path
-		if o.Input {
-			_ = os.MkdirAll(dir, 0o755) // or it will be missed, as without a lab
-		}
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			dir = filepath.Dir(dir)
-		}
 		info, err := os.Stat(dir)
-		if err == nil && info.IsDir() && shareable(dir) && !slices.Contains(dirs, dir) {
+		switch {
+		case err == nil && !info.IsDir() && !info.Mode().IsRegular():
+			continue // a device, as /dev/null: nothing is brought to it
+		case err == nil && info.IsDir():
+		case o.Input: // a folder, which fuzzing fills
+			err = os.MkdirAll(dir, 0o755)
+		default:
+			dir = filepath.Dir(dir)
+			err = os.MkdirAll(dir, 0o755)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("output %s: %w", o.Path, err)
+		}
+		if !shareable(dir) {
+			return nil, fmt.Errorf("output %s: the lab cannot write to the folder %s; name a file in another one", o.Path, dir)
+		}
+		if !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
 	}
-	return dirs
+	return dirs, nil
 }

@@ -108,6 +108,8 @@ func (t *testRun) blame(err error) (int, error) {
 		t.say("%v", err)
 		return 128 + int(held.signal), nil
 	case !errors.As(err, &ended):
+		// The guest hangs, or has lost what runs commands: its console may say why.
+		t.showAll()
 		return 0, err
 	}
 	t.showAll()

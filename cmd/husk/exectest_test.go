@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/internal/agent"
+	"github.com/huskvm/husk/internal/gotest"
 	guestconsole "github.com/huskvm/husk/internal/smoke/console"
 	"github.com/huskvm/husk/internal/smoke/result"
 	"github.com/huskvm/husk/internal/testvm"
@@ -223,4 +224,15 @@ func TestExecTestRefusals(t *testing.T) {
 		require.Contains(t, h.err.String(), text)
 	}
 	require.Empty(t, *made)
+}
+
+// TestLabShares: what a test writes in the lab reaches this host, or is refused before.
+func TestLabShares(t *testing.T) {
+	dir := t.TempDir()
+	shares, err := labShares([]gotest.Output{{Path: dir + "/new/sub/log"}, {Path: "/dev/null"}, {Path: dir + "/cache", Input: true}})
+	require.NoError(t, err)
+	require.Equal(t, []string{dir + "/new/sub", dir + "/cache"}, shares)
+	require.DirExists(t, dir+"/new/sub")
+	_, err = labShares([]gotest.Output{{Path: "/husk.log"}})
+	require.ErrorContains(t, err, "the lab cannot write to the folder /")
 }

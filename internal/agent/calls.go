@@ -33,24 +33,48 @@ func Answer(l net.Listener) *Calls {
 }
 
 func (c *Calls) answer() {
+	callers := make(chan struct{}, maxCallers)
 	for {
 		conn, err := c.listener.Accept()
 		if err != nil {
 			return
 		}
-		client, err := Connect(c.life, conn)
-		if err != nil {
-			continue // it calls again
+		select {
+		case callers <- struct{}{}:
+		default: // the agent calls again, when those that say nothing have gone
+			_ = conn.Close()
+			continue
 		}
-		c.mu.Lock()
-		before := c.client
-		c.client = client
-		close(c.changed)
-		c.changed = make(chan struct{})
-		c.mu.Unlock()
-		if before != nil {
-			_ = before.Close()
-		}
+		c.work.Go(func() {
+			defer func() { <-callers }()
+			c.greet(conn)
+		})
+	}
+}
+
+// helloTime is how long a caller may take to say hello. Any program of the guest's can
+// call.
+const helloTime = 30 * time.Second
+
+// maxCallers is how many may do so at the same time.
+const maxCallers = 8
+
+// greet makes a caller the one that counts, if it is an agent.
+func (c *Calls) greet(conn net.Conn) {
+	ctx, cancel := context.WithTimeout(c.life, helloTime)
+	defer cancel()
+	client, err := Connect(ctx, conn)
+	if err != nil {
+		return // it calls again
+	}
+	c.mu.Lock()
+	before := c.client
+	c.client = client
+	close(c.changed)
+	c.changed = make(chan struct{})
+	c.mu.Unlock()
+	if before != nil {
+		_ = before.Close()
 	}
 }
 
@@ -61,7 +85,7 @@ func (c *Calls) Client(ctx context.Context) (*Client, error) {
 		c.mu.Lock()
 		client, changed := c.client, c.changed
 		c.mu.Unlock()
-		if client != nil && !client.session.IsClosed() {
+		if client != nil && !client.Lost() {
 			return client, nil
 		}
 		select {

@@ -81,6 +81,9 @@ func connect(ctx context.Context, conn io.ReadWriteCloser, every time.Duration, 
 	return c, nil
 }
 
+// Lost tells whether the connection has ended.
+func (c *Client) Lost() bool { return c.session.IsClosed() }
+
 // Close ends the connection; commands that run are killed.
 func (c *Client) Close() error {
 	err := c.session.Close()
@@ -209,6 +212,7 @@ func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (end o
 	abandon(s)
 	if d, ok := cmd.Stdin.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(past) == nil {
 		<-fed
+		_ = d.SetReadDeadline(time.Time{}) // it is the caller's, for what comes after
 	}
 	switch {
 	case ctx.Err() != nil: // a write may be under way still

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -232,4 +233,52 @@ func TestOutputThatNobodyReads(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	close(out.release)
 	<-ended
+}
+
+func TestPackRefusesWhatItWouldCut(t *testing.T) {
+	root, err := os.OpenRoot("/proc/self")
+	require.NoError(t, err)
+	defer root.Close()
+	if _, err := root.Stat("pagemap"); err != nil {
+		t.Skip(err)
+	}
+	require.ErrorContains(t, Pack(io.Discard, root, "pagemap"), "copy it to a file in the guest first")
+}
+
+// TestACallerThatSaysNothing does not keep an agent from being heard.
+func TestACallerThatSaysNothing(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	require.NoError(t, err)
+	calls := Answer(l)
+	defer calls.Close()
+	silent, err := net.Dial("unix", l.Addr().String())
+	require.NoError(t, err)
+	defer silent.Close()
+	caller, err := net.Dial("unix", l.Addr().String())
+	require.NoError(t, err)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = new(Server).Serve(context.Background(), caller)
+	}()
+	client, err := calls.Client(t.Context())
+	require.NoError(t, err)
+	code, err := client.Run(t.Context(), Command{Argv: []string{"true"}, Env: env()})
+	require.NoError(t, err)
+	require.Zero(t, code)
+
+	// Input is the caller's, also after the command.
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	_, err = client.Run(t.Context(), Command{Argv: []string{"true"}, Env: env(), Stdin: r})
+	require.NoError(t, err)
+	_, err = w.WriteString("word\n")
+	require.NoError(t, errors.Join(err, w.Close()))
+	var out bytes.Buffer
+	_, err = client.Run(t.Context(), Command{Argv: []string{"cat"}, Env: env(), Stdin: r, Stdout: &out})
+	require.NoError(t, err)
+	require.Equal(t, "word\n", out.String())
+	calls.Close()
+	<-served
 }

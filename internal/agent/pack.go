@@ -163,7 +163,10 @@ func (p packer) file(name string) error {
 	}
 	var content io.Reader = f
 	if h.Size <= wholeSize {
-		b, err := io.ReadAll(io.LimitReader(f, maxFrame))
+		b, err := io.ReadAll(io.LimitReader(f, maxFrame+4096))
+		if err == nil && len(b) > maxFrame {
+			err = fmt.Errorf("%s: a file of the kernel's with more than %d bytes; copy it to a file in the guest first", name, maxFrame)
+		}
 		if err != nil {
 			return err
 		}

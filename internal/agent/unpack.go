@@ -150,7 +150,7 @@ func makeRoom(root *os.Root, name string) error {
 }
 
 func unpackFile(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMode) error {
-	if sparse(h) {
+	if Sparse(h) {
 		return fmt.Errorf("%w: %q is a sparse file", ErrTar, h.Name)
 	}
 	f, err := root.OpenFile(h.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -171,8 +171,10 @@ func unpackFile(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMo
 	return nil
 }
 
-// sparse tells of a file with holes, of GNU's formats (tar(5), "GNU.sparse").
-func sparse(h *tar.Header) bool {
+// Sparse tells of a file with holes, of GNU's formats (tar(5), "GNU.sparse"): of a
+// kilobyte of tar it would make exabytes on the disk. Who copies such an entry makes it
+// whole, so it is to be refused before.
+func Sparse(h *tar.Header) bool {
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
 			return true

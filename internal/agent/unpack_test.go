@@ -104,8 +104,8 @@ func TestUnpackRefusesHoles(t *testing.T) {
 	require.NoError(t, w.Close())
 	raw := b.Bytes()
 	require.NoError(t, Unpack(openRoot(t, t.TempDir()), bytes.NewReader(raw)))
-	require.True(t, sparse(&tar.Header{PAXRecords: map[string]string{"GNU.sparse.major": "1"}}))
-	require.True(t, sparse(&tar.Header{Typeflag: tar.TypeGNUSparse}))
+	require.True(t, Sparse(&tar.Header{PAXRecords: map[string]string{"GNU.sparse.major": "1"}}))
+	require.True(t, Sparse(&tar.Header{Typeflag: tar.TypeGNUSparse}))
 }
 
 // FuzzUnpack: whatever a guest sends, nothing is written outside of the folder.

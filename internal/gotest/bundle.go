@@ -88,14 +88,20 @@ func (b *Bundle) Add(name string) error {
 // addFolder walks through a folder. Symbolic links stay links, but for those to
 // files outside of it: these are files there.
 func (b *Bundle) addFolder(root string) error {
-	return filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+	// A root that is a link is the folder that it leads to, under its own name.
+	real, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(real, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		relative, err := filepath.Rel(root, name)
+		relative, err := filepath.Rel(real, name)
 		if err != nil {
 			return err
 		}
+		name = filepath.Join(root, relative)
 		if relative != "." && b.excluded(relative) {
 			if d.IsDir() {
 				return fs.SkipDir

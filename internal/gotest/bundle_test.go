@@ -99,3 +99,14 @@ func TestBundlesAreBounded(t *testing.T) {
 	require.ErrorContains(t, err, `"[a"`)
 	require.ErrorIs(t, b.Add(dir+"/none"), fs.ErrNotExist)
 }
+
+// TestAFolderThatIsALink, as a project's under $HOME may be, is taken along under that name.
+func TestAFolderThatIsALink(t *testing.T) {
+	home := t.TempDir()
+	write(t, home+"/real/a_test.go", "package a")
+	require.NoError(t, os.Symlink("real", home+"/link"))
+	b, err := NewBundle(1<<20, nil)
+	require.NoError(t, err)
+	require.NoError(t, b.Add(home+"/link"))
+	require.Contains(t, b.entries, home+"/link/a_test.go")
+}

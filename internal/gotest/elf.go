@@ -142,11 +142,15 @@ const loaderConfig = "/etc/ld.so.conf"
 
 // configuredFolders are those that a configuration names, one a line, and those that
 // the files do which it includes.
-func configuredFolders(file string) []string {
+func configuredFolders(file string) []string { return includedFolders(file, map[string]bool{}) }
+
+// includedFolders are those of a file that is none of seen, which may include one another.
+func includedFolders(file string, seen map[string]bool) []string {
 	b, err := os.ReadFile(file)
-	if err != nil {
+	if err != nil || seen[file] {
 		return nil
 	}
+	seen[file] = true
 	var folders []string
 	for line := range strings.Lines(string(b)) {
 		line, _, _ = strings.Cut(line, "#")
@@ -160,9 +164,7 @@ func configuredFolders(file string) []string {
 			}
 			files, _ := filepath.Glob(pattern)
 			for _, other := range files {
-				if other != file {
-					folders = append(folders, configuredFolders(other)...)
-				}
+				folders = append(folders, includedFolders(other, seen)...)
 			}
 		case filepath.IsAbs(line):
 			folders = append(folders, line)

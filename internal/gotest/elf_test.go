@@ -70,7 +70,7 @@ func TestLibraries(t *testing.T) {
 	require.Error(t, err)
 
 	conf := write(t, dir+"/ld.so.conf", "# where\ninclude conf.d/*.conf\n/opt/lib # ours\n")
-	write(t, dir+"/conf.d/a.conf", "/opt/a\n")
+	write(t, dir+"/conf.d/a.conf", "/opt/a\ninclude ../ld.so.conf\n") // round and round
 	require.Equal(t, []string{"/opt/a", "/opt/lib"}, configuredFolders(conf))
 	require.Empty(t, configuredFolders(dir+"/none"))
 }

@@ -131,7 +131,14 @@ func (j Job) Run(ctx context.Context, g Guest, started func()) (code int, err er
 	}
 	var errs []error
 	for _, o := range j.Outputs {
-		err := g.CopyOut(ctx, o.Path, o.Path)
+		to := o.Path
+		if info, err := os.Stat(to); err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+			continue // a device, as /dev/null
+		}
+		if target, err := filepath.EvalSymlinks(to); err == nil {
+			to = target // written through, as the test would have
+		}
+		err := g.CopyOut(ctx, o.Path, to)
 		if err != nil && !missing(err) {
 			errs = append(errs, fmt.Errorf("bring %s back from the guest: %w", o.Path, err))
 		}

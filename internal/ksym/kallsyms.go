@@ -143,6 +143,9 @@ func (t *tokens) read(data []byte, index, end int) bool {
 // behind them the markers that belong to them.
 func (l *list) findNames(tries *int) bool {
 	for off := max(0, l.tokens.start-maxTables) &^ 3; off+8 < l.tokens.start; off += 4 {
+		if *tries--; *tries <= 0 {
+			return false
+		}
 		n := int(le.Uint32(l.data[off:]))
 		if n < minSymbols || n > maxSymbols || n > (l.tokens.start-off)/2 {
 			continue

@@ -2,6 +2,7 @@ package smoke
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/huskvm/husk/boot"
 	"github.com/huskvm/husk/internal/agent"
 	"github.com/huskvm/husk/internal/guestinit"
 	"github.com/huskvm/husk/internal/guestinit/spec"
@@ -36,7 +38,7 @@ func openGuest(c *Case, dir string) (*guest, error) {
 	defer closer.Close()
 	o := guestinit.Options{Init: spec.Init{Guest: &spec.Guest{Port: spec.GuestPort}}, Modules: list, Path: "husk-init"}
 	if len(c.Initrds) > 0 || c.Kernel == "" {
-		o.Init.Guest.Then = "/init"
+		o.Init.Guest.Then = cmp.Or(boot.Word(boot.AddWords(c.CommandLine, c.Append), "rdinit"), "/init")
 	}
 	archive := filepath.Join(dir, "husk-init.cpio")
 	f, err := os.Create(archive)

@@ -4,6 +4,7 @@
 package testvm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -131,7 +132,8 @@ func (b Blueprint) init(alone bool, kernel string) (Archive, io.Closer, error) {
 	o := guestinit.Options{Program: b.Program, Init: spec.Init{Guest: &spec.Guest{Port: spec.GuestPort}, Demo: spec.Demo{Quiet: true}}}
 	want := ours
 	if !alone {
-		o.Path, o.Init.Guest.Then, want = initPath, "/init", theirs
+		o.Path, want = initPath, theirs
+		o.Init.Guest.Then = cmp.Or(boot.Word(boot.AddWords(b.Machine.CommandLine, b.Machine.Append), "rdinit"), "/init")
 	}
 	a := Archive{"husk's own initramfs", func(w io.Writer) error { return guestinit.Initramfs(w, o) }}
 	var err error

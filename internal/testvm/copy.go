@@ -21,8 +21,11 @@ func (g *Guest) CopyIn(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	from, err = filepath.Abs(from)
-	if err != nil {
+	// A link is what it leads to, under its own name.
+	if from, err = filepath.Abs(from); err != nil {
+		return err
+	}
+	if from, err = filepath.EvalSymlinks(from); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(filepath.Dir(from))
@@ -76,6 +79,7 @@ func (g *Guest) CopyOut(ctx context.Context, from, to string) error {
 			_ = w.CloseWithError(err)
 			downloaded <- err
 		}()
+		defer context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })()
 		err := unpackAs(to, path.Base(from), r)
 		_ = r.CloseWithError(errPassedOn)
 		if e := <-downloaded; e != nil && !errors.Is(e, errPassedOn) {
@@ -89,6 +93,9 @@ func (g *Guest) CopyOut(ctx context.Context, from, to string) error {
 func unpackAs(to, base string, r io.Reader) error {
 	in := tar.NewReader(r)
 	first, err := in.Next()
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s is neither a file nor a folder in the guest", base)
+	}
 	if err != nil {
 		return err
 	}
@@ -157,6 +164,9 @@ func rename(w io.Writer, in *tar.Reader, h *tar.Header, from, to string) error {
 			} else if err != nil {
 				return err
 			}
+		}
+		if agent.Sparse(h) {
+			return fmt.Errorf("%w: %q has holes", ErrCopy, h.Name)
 		}
 		var ok, linkOK bool
 		h.Name, ok = renamed(h.Name, from, to, folder)

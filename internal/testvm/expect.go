@@ -11,8 +11,12 @@ import (
 // Expect waits until the console has p, behind what the last Expect has found. When
 // the guest ends first, the error is an Ended.
 func (g *Guest) Expect(ctx context.Context, p console.Pattern) (console.Match, error) {
-	g.expecting.Lock()
-	defer g.expecting.Unlock()
+	select {
+	case g.expecting <- struct{}{}:
+		defer func() { <-g.expecting }()
+	case <-ctx.Done():
+		return console.Match{}, fmt.Errorf("%v: another Expect waits: %w", p, context.Cause(ctx))
+	}
 	m, err := g.cursor.Expect(ctx, p)
 	switch {
 	case err == nil:

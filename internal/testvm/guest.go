@@ -58,7 +58,7 @@ type Guest struct {
 	work  sync.WaitGroup
 	ended *Ended // once life has ended
 
-	expecting sync.Mutex // for cursor
+	expecting chan struct{} // has room for the one that uses cursor
 	cursor    *console.Cursor
 
 	calls   *agent.Calls // nil without an agent
@@ -96,7 +96,7 @@ func Start(ctx context.Context, b Blueprint) (_ *Guest, err error) {
 }
 
 func newGuest(noAgent, allowPanic bool) *Guest {
-	g := &Guest{console: console.New(), noAgent: noAgent}
+	g := &Guest{console: console.New(), noAgent: noAgent, expecting: make(chan struct{}, 1)}
 	g.cursor = g.console.Cursor()
 	end := func(why error) { g.stop(why) }
 	if allowPanic {
@@ -138,21 +138,22 @@ func (g *Guest) Agent(ctx context.Context) (*agent.Client, error) {
 	if g.noAgent {
 		return nil, ErrNoAgent
 	}
-	ctx, cancel := g.bound(ctx)
+	bound, cancel := g.bound(ctx)
 	defer cancel()
-	client, err := g.calls.Client(ctx)
+	client, err := g.calls.Client(bound)
 	return client, g.unready(ctx, err)
 }
 
-// unready says of an error of waiting for the agent what it means.
+// unready says of an error of waiting for the agent what it means. The end of ctx, the
+// caller's, is the reason also where it is the guest's.
 func (g *Guest) unready(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("the guest does not run commands yet: %w", context.Cause(ctx))
 	case g.life.Err() != nil, errors.Is(err, agent.ErrHungUp):
 		return context.Cause(g.life)
-	case ctx.Err() != nil:
-		return fmt.Errorf("the guest does not run commands yet: %w", err)
 	}
 	return err
 }
@@ -163,20 +164,39 @@ func (g *Guest) With(ctx context.Context, f func(context.Context, *agent.Client)
 	if g.noAgent {
 		return ErrNoAgent
 	}
-	ctx, cancel := g.bound(ctx)
+	bound, cancel := g.bound(ctx)
 	defer cancel()
-	called := false
-	err := g.calls.With(ctx, g.life.Done(), func(client *agent.Client) error {
-		called = true
-		return f(ctx, client)
+	var client *agent.Client
+	err := g.calls.With(bound, g.life.Done(), func(c *agent.Client) error {
+		client = c
+		return f(bound, c)
 	})
 	switch {
-	case !called:
+	case client == nil:
 		return g.unready(ctx, err)
-	case err == nil || g.life.Err() == nil:
-		return err
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case client.Lost():
+		g.awaitEnd(ctx)
 	}
-	return context.Cause(g.life)
+	if g.life.Err() != nil {
+		return context.Cause(g.life)
+	}
+	return err
+}
+
+// endTime is how long a guest may take to end once its connection is lost.
+const endTime = 2 * time.Second
+
+// awaitEnd waits for the end that the loss of the connection is a sign of.
+func (g *Guest) awaitEnd(ctx context.Context) {
+	select {
+	case <-g.life.Done():
+	case <-ctx.Done():
+	case <-time.After(endTime):
+	}
 }
 
 // bound is a context that also ends with the guest.

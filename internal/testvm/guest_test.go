@@ -347,3 +347,39 @@ func TestAConnectionThatIsNoAgents(t *testing.T) {
 	_, err := g.Agent(t.Context())
 	require.NoError(t, err, "the next one is")
 }
+
+// TestAGuestCannotSendHoles: a kilobyte of tar would be exabytes here.
+func TestAGuestCannotSendHoles(t *testing.T) {
+	h := &tar.Header{Name: "x", Typeflag: tar.TypeReg, PAXRecords: map[string]string{"GNU.sparse.major": "1"}}
+	err := rename(io.Discard, tar.NewReader(strings.NewReader("")), h, "x", "y")
+	require.ErrorIs(t, err, ErrCopy)
+	require.ErrorContains(t, err, "holes")
+	require.ErrorContains(t, unpackAs(t.TempDir()+"/x", "x", bytes.NewReader(make([]byte, 1024))), "neither a file nor a folder")
+}
+
+// TestASecondExpect does not wait longer than it may for the first.
+func TestASecondExpect(t *testing.T) {
+	g, _ := begin(t.Context(), t, true)
+	g.expecting <- struct{}{}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err := g.Expect(ctx, pattern(t, "x"))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	<-g.expecting
+}
+
+// TestWhyAGuestWasEnded: the end of the caller's own context is the reason that it is told.
+func TestWhyAGuestWasEnded(t *testing.T) {
+	why := errors.New("the time is up")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	g, p := begin(ctx, t, false)
+	p.call(t)
+	err := g.With(ctx, func(ctx context.Context, _ *agent.Client) error {
+		cancel(why)
+		<-g.Done()
+		return errors.New("what came of it")
+	})
+	require.ErrorIs(t, err, why)
+	_, err = g.Agent(ctx)
+	require.ErrorIs(t, err, why)
+}
