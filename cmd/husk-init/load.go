@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,11 +26,32 @@ func loadModules(warn func(error)) error {
 		return err
 	}
 	for _, path := range strings.Fields(string(list)) {
+		if filepath.Base(path) == "kvm.ko" {
+			awaitClock()
+		}
 		if err := loadModule(path); err != nil {
 			warn(err)
 		}
 	}
 	return nil
+}
+
+// awaitClock waits until the kernel has measured the TSC for the second time. A KVM that
+// is loaded before takes the rate that was guessed first for the one that guests want,
+// where the processor does not promise a constant one (kvm_timer_init), as QEMU's software
+// CPU does not. If the guess was more than 250 millionths too high, which happens on a
+// busy host, KVM makes guests' TSCs jump to catch up, and their deadline timers are
+// seconds to minutes late: whatever boots there hangs.
+func awaitClock() {
+	const current = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+	for range 500 {
+		b, err := os.ReadFile(current)
+		if err != nil || strings.TrimSpace(string(b)) != "tsc-early" {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	say("husk-init: the kernel has not measured its clock in 5 s; guests' timers may be late")
 }
 
 func loadModule(path string) error {

@@ -89,15 +89,15 @@ func (b *Bundle) Add(name string) error {
 // files outside of it: these are files there.
 func (b *Bundle) addFolder(root string) error {
 	// A root that is a link is the folder that it leads to, under its own name.
-	real, err := filepath.EvalSymlinks(root)
+	folder, err := filepath.EvalSymlinks(root)
 	if err != nil {
 		return err
 	}
-	return filepath.WalkDir(real, func(name string, d fs.DirEntry, err error) error {
+	return filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		relative, err := filepath.Rel(real, name)
+		relative, err := filepath.Rel(folder, name)
 		if err != nil {
 			return err
 		}

@@ -374,7 +374,7 @@ func TestWhyAGuestWasEnded(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	g, p := begin(ctx, t, false)
 	p.call(t)
-	err := g.With(ctx, func(ctx context.Context, _ *agent.Client) error {
+	err := g.With(ctx, func(context.Context, *agent.Client) error {
 		cancel(why)
 		<-g.Done()
 		return errors.New("what came of it")
