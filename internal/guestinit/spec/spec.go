@@ -24,6 +24,8 @@ type Init struct {
 	Lab *Lab `json:"lab,omitempty"`
 	// Guest makes the guest one that runs commands for the host.
 	Guest *Guest `json:"guest,omitempty"`
+	// Container, beside Guest, makes it one with a container image's root.
+	Container *Container `json:"container,omitempty"`
 	// Demo says what a guest does that is no lab. One that runs commands does
 	// it besides; there "" is to wait for them.
 	Demo Demo `json:"demo"`
