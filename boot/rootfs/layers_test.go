@@ -31,7 +31,7 @@ type tree = map[string]string
 
 func TestBuild(t *testing.T) {
 	long := strings.Repeat("n", 255)
-	far := strings.Repeat("d/", 1900) + "x"
+	far := strings.Repeat(long[:250]+"/", 16) + "x"
 	for name, c := range map[string]struct {
 		layers [][]entry
 		want   tree
