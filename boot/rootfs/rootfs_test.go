@@ -18,7 +18,15 @@ import (
 
 	"github.com/erofs/go-erofs"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
+
+// A tester is a *testing.T or one of rapid's.
+type tester interface {
+	require.TestingT
+	Helper()
+	Cleanup(func())
+}
 
 // An entry is one of an archive.
 type entry struct {
@@ -49,7 +57,7 @@ func (e entry) with(change func(*tar.Header)) entry {
 }
 
 // pack makes an archive of entries.
-func pack(t testing.TB, entries ...entry) []byte {
+func pack(t tester, entries ...entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -69,7 +77,7 @@ func layerOf(archive []byte) Layer {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil }
 }
 
-func layersOf(t testing.TB, layers ...[]entry) []Layer {
+func layersOf(t tester, layers ...[]entry) []Layer {
 	var all []Layer
 	for _, l := range layers {
 		all = append(all, layerOf(pack(t, l...)))
@@ -88,6 +96,18 @@ func build(t testing.TB, layers ...Layer) (string, Stats, error) {
 	if err == nil {
 		check(t, name)
 	}
+	return name, stats, err
+}
+
+// buildInMemory is build without a disk, and without fsck.erofs.
+func buildInMemory(t tester, layers ...Layer) (string, Stats, error) {
+	t.Helper()
+	fd, err := unix.MemfdCreate("image", unix.MFD_CLOEXEC)
+	require.NoError(t, err)
+	name := fmt.Sprintf("/proc/self/fd/%d", fd)
+	f := os.NewFile(uintptr(fd), name)
+	t.Cleanup(func() { f.Close() })
+	stats, err := Build(context.Background(), f, layers)
 	return name, stats, err
 }
 
@@ -117,7 +137,7 @@ type node struct {
 }
 
 // read reads a whole image.
-func read(t testing.TB, image string) map[string]node {
+func read(t tester, image string) map[string]node {
 	t.Helper()
 	f, err := os.Open(image)
 	require.NoError(t, err)
@@ -218,7 +238,7 @@ func (n node) rest() string {
 // list tells of an image what Strings tell of its nodes, but for directories as they are
 // by default. The link counts of directories and the numbers of names for one inode are
 // checked.
-func list(t testing.TB, image string) map[string]string {
+func list(t tester, image string) map[string]string {
 	t.Helper()
 	nodes := read(t, image)
 	all, names, subdirs := map[string]string{}, map[int64]int{}, map[string]int{}
