@@ -145,10 +145,10 @@ func (e empty) descriptors() []byte {
 	p, le := make([]byte, 0, e.groups*groupDesc), binary.LittleEndian
 	for g := range e.groups {
 		flags, inodes, folders := uint16(inodesZeroed), groupInodes, 0
-		switch {
-		case g == 0:
+		switch g {
+		case 0:
 			inodes, folders = groupInodes-firstInode, 2
-		case g == e.groups-1: // its end has to be marked
+		case e.groups - 1: // its end has to be marked
 			flags |= inodesUnused
 		default:
 			flags |= inodesUnused | blocksUnused
