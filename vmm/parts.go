@@ -61,6 +61,11 @@ func (c Config) parts() []part {
 			return net.New(vm.links[i], vm.cfg.mac(i), kernel)
 		}})
 	}
+	for i, s := range c.Shares {
+		parts = append(parts, part{s.name(), func(vm *VM) (virtio.Device, error) {
+			return newShare(vm.shares[i], s.Tag, vm.cfg.CPUs)
+		}})
+	}
 	if c.Console != nil {
 		parts = append(parts, part{"virtio-console", func(vm *VM) (virtio.Device, error) {
 			vm.hvc = console.New(console.Config{Out: vm.hvcWatch, Log: vm.log})
