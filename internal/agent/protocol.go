@@ -19,7 +19,7 @@ import (
 
 // version is of the protocol; both sides are built from the same sources, so
 // another one means a stale binary.
-const version = 2
+const version = 3
 
 // hello is the first message, from the guest.
 type hello struct {
@@ -53,8 +53,10 @@ type request struct {
 	Resize *Size `json:"resize,omitempty"`
 }
 
-// outcome ends a command, from the guest.
+// outcome ends a command, from the guest. One that says Started comes before it.
 type outcome struct {
+	Started bool `json:"started,omitempty"`
+
 	Code  int    `json:"code"`
 	Error string `json:"error,omitempty"` // why it did not start, or a copy failed
 }
