@@ -1,32 +1,46 @@
 package cgroup
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
-// leaveVariable makes this binary a process that leaves the group in it.
-const leaveVariable = "HUSK_TEST_LEAVE"
+// joinVariable makes this binary a process that joins a group of that name, says which,
+// waits for the end of its input, and leaves.
+const joinVariable = "HUSK_TEST_JOIN"
 
 func TestMain(m *testing.M) {
-	if paths := os.Getenv(leaveVariable); paths != "" {
-		path, origin, _ := strings.Cut(paths, ":")
-		if err := (&Group{Path: path, Origin: origin}).Leave(); err != nil {
+	if name := os.Getenv(joinVariable); name != "" {
+		if err := join(name); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+func join(name string) error {
+	g, err := Host().Join(name, realLimits, Limits{})
+	if err != nil {
+		return err
+	}
+	fmt.Println(g.Path)
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
+	return g.Leave()
 }
 
 // fake makes a hierarchy of plain files.
@@ -92,12 +106,10 @@ func TestMakeWrites(t *testing.T) {
 	h := fake(t, map[string]map[string]string{
 		"/": {"cgroup.controllers": "cpuset cpu io memory pids", "cgroup.subtree_control": "memory"},
 	})
-	g, err := h.Make("husk-1", Limits{CPUs: 1.5, Weight: 39}, Limits{Memory: 1 << 30, Tasks: 99})
+	g, err := h.make("husk-1", Limits{CPUs: 1.5, Weight: 39}, Limits{Memory: 1 << 30, Tasks: 99})
 	require.NoError(t, err)
-	defer g.Close()
 	require.Equal(t, h.Root+"/husk-1", g.Path)
 	require.Equal(t, h.Root, g.Origin)
-	require.Positive(t, g.FD())
 	for file, text := range map[string]string{
 		"cpu.max": "150000 100000", "cpu.weight": "39", "memory.max": "1073741824", "pids.max": "99",
 	} {
@@ -107,10 +119,10 @@ func TestMakeWrites(t *testing.T) {
 }
 
 func TestNothingToHold(t *testing.T) {
-	g, err := Hierarchy{}.Make("x", Limits{}, Limits{})
+	g, err := Hierarchy{}.Join("x", Limits{}, Limits{})
 	require.NoError(t, err)
 	require.Nil(t, g)
-	g, err = Hierarchy{}.Make("x", Limits{}, Limits{Memory: 1})
+	g, err = Hierarchy{}.Join("x", Limits{}, Limits{Memory: 1})
 	require.NoError(t, err, "a wish")
 	require.Nil(t, g)
 }
@@ -139,11 +151,11 @@ func TestHostsThatCannot(t *testing.T) {
 		{"of somebody else's session", Hierarchy{Root: "/nonexistent", Own: "/s/x"}, "systemd-run --user --scope"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g, err := tt.h.Make("x", half, Limits{})
+			g, err := tt.h.Join("x", half, Limits{})
 			require.ErrorIs(t, err, ErrLimit)
 			require.ErrorContains(t, err, tt.text)
 			require.Nil(t, g)
-			g, err = tt.h.Make("x", Limits{}, half)
+			g, err = tt.h.Join("x", Limits{}, half)
 			require.NoError(t, err)
 			require.Nil(t, g)
 		})
@@ -159,17 +171,15 @@ func TestTheNearestParent(t *testing.T) {
 		"/a/b/c": {},
 	})
 	h.Own, h.Privileged = "/a/b/c", false
-	g, err := h.Make("m", Limits{Memory: 1 << 20}, Limits{CPUs: 1})
+	g, err := h.make("m", Limits{Memory: 1 << 20}, Limits{CPUs: 1})
 	require.NoError(t, err)
-	defer g.Close()
 	require.Equal(t, h.Root+"/a/b/m", g.Path)
 	require.NoFileExists(t, g.Path+"/cpu.max")
-	g2, err := h.Make("m", Limits{CPUs: 1}, Limits{})
+	g2, err := h.make("m", Limits{CPUs: 1}, Limits{})
 	require.NoError(t, err)
-	defer g2.Close()
 	require.Equal(t, h.Root+"/a/m", g2.Path)
 	require.Equal(t, h.Root+"/a/b/c", g2.Origin)
-	_, err = h.Make("m", Limits{CPUs: 1}, Limits{})
+	_, err = h.make("m", Limits{CPUs: 1}, Limits{})
 	require.ErrorIs(t, err, os.ErrExist)
 }
 
@@ -219,48 +229,59 @@ func TestWeights(t *testing.T) {
 	}
 }
 
-// TestARealGroup holds a process to limits where this host lets us, as the lab does.
-func TestARealGroup(t *testing.T) {
-	h := Host()
-	limits := Limits{CPUs: 0.5, Weight: 200, Memory: 64 << 20, Tasks: 50}
-	g, err := h.Make(fmt.Sprintf("husk-test-%d", os.Getpid()), limits, Limits{})
+var realLimits = Limits{CPUs: 0.5, Weight: 200, Memory: 256 << 20, Tasks: 500}
+
+// joined starts a process in a group that holds it to realLimits, where this host lets us, as
+// the lab does.
+func joined(t *testing.T, name string) (cmd *exec.Cmd, stdin io.Closer, path string) {
+	t.Helper()
+	g, err := Host().make(name, realLimits, Limits{})
 	if err != nil {
 		require.ErrorIs(t, err, ErrLimit)
 		t.Skip(err)
 	}
-	t.Cleanup(func() { require.NoError(t, Remove(g.Path)) })
-	require.Equal(t, "50000 100000", read(t, g.Path, "cpu.max"))
-	require.Equal(t, "200", read(t, g.Path, "cpu.weight"))
-	require.Equal(t, "67108864", read(t, g.Path, "memory.max"))
-	require.Equal(t, "50", read(t, g.Path, "pids.max"))
-
-	cmd := exec.Command("sleep", "1000")
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: g.FD()}
-	require.NoError(t, cmd.Start())
-	require.Equal(t, fmt.Sprint(cmd.Process.Pid), read(t, g.Path, "cgroup.procs"))
-	require.NoError(t, cmd.Process.Kill())
-	_ = cmd.Wait()
-	require.NoError(t, Remove(g.Path), "once its process has ended")
-	require.NoDirExists(t, g.Path)
-	require.NoError(t, g.Close())
-	require.NoError(t, Remove(g.Path), "again")
-}
-
-// TestAProcessLeaves its group, and takes it away.
-func TestAProcessLeaves(t *testing.T) {
-	g, err := Host().Make(fmt.Sprintf("husk-leave-%d", os.Getpid()), Limits{Memory: 256 << 20}, Limits{})
-	if err != nil {
-		require.ErrorIs(t, err, ErrLimit)
-		t.Skip(err)
-	}
-	t.Cleanup(func() { require.NoError(t, Remove(g.Path)) })
-	defer g.Close()
+	require.NoError(t, Remove(g.Path))
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), leaveVariable+"="+g.Path+":"+g.Origin)
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: g.FD()}
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
-	require.NoDirExists(t, g.Path)
+	cmd = exec.Command(self)
+	cmd.Env = append(os.Environ(), joinVariable+"="+name)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = Remove(g.Path) })
+	path, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	return cmd, in, strings.TrimSpace(path)
+}
+
+func TestAProcessJoinsAndLeaves(t *testing.T) {
+	cmd, in, path := joined(t, fmt.Sprintf("husk-test-%d", os.Getpid()))
+	require.Equal(t, "50000 100000", read(t, path, "cpu.max"))
+	require.Equal(t, "200", read(t, path, "cpu.weight"))
+	require.Equal(t, "268435456", read(t, path, "memory.max"))
+	require.Equal(t, "500", read(t, path, "pids.max"))
+	require.Equal(t, fmt.Sprint(cmd.Process.Pid), read(t, path, "cgroup.procs"))
+	Host().Sweep("husk-test-")
+	require.DirExists(t, path, "somebody is in it")
+	require.NoError(t, in.Close())
+	require.NoError(t, cmd.Wait())
+	require.NoDirExists(t, path)
+}
+
+// TestWhatAKilledProcessLeaves is swept away.
+func TestWhatAKilledProcessLeaves(t *testing.T) {
+	cmd, _, path := joined(t, fmt.Sprintf("husk-kill-%d", os.Getpid()))
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	require.DirExists(t, path)
+	Host().Sweep("husk-other-")
+	require.DirExists(t, path)
+	require.Eventually(t, func() bool {
+		Host().Sweep("husk-kill-")
+		_, err := os.Stat(path)
+		return os.IsNotExist(err)
+	}, 10*time.Second, 10*time.Millisecond)
 }

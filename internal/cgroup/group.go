@@ -15,20 +15,43 @@ import (
 
 // A Group is one that was made for a process.
 type Group struct {
-	// Path is its folder, and Origin the folder of its maker's group, where a process
-	// that leaves it goes.
+	// Path is its folder, and Origin the folder of the group where the process came from.
 	Path, Origin string
-
-	dir *os.File
 }
 
-// Make makes a group called name that holds who is in it to limits. Of wishes it
-// does what it can. Where there are only wishes, and none can be held, the group is nil.
+// attempts is how often a group is made that another process takes for a leftover.
+const attempts = 10
+
+// Join takes this process, with all its threads, into a new group called name, which
+// holds it to limits. Of wishes it does what it can. Where there are only wishes, and none can
+// be held, or nothing at all is asked for, the process stays where it is and the group is nil.
 //
-// The group is made beside this process's, or above: the kernel lets no group have both
-// processes and limits for the groups in it, so it cannot be within. Errors wrap ErrLimit
-// where the host will not do, and say what to do about it.
-func (h Hierarchy) Make(name string, limits, wishes Limits) (*Group, error) {
+// The group is made beside the one where the process is, or above: the kernel lets no group
+// have both processes and limits for the groups in it, so it cannot be within. Errors wrap
+// ErrLimit where the host will not do, and say what to do about it.
+func (h Hierarchy) Join(name string, limits, wishes Limits) (*Group, error) {
+	for n := 1; ; n++ {
+		g, err := h.make(name, limits, wishes)
+		if g == nil || err != nil {
+			return nil, err
+		}
+		err = write(g.Path, "cgroup.procs", "0")
+		switch {
+		case err == nil:
+			return g, nil
+		case errors.Is(err, unix.ENOENT) && n < attempts:
+			continue // swept away before anybody was in it
+		}
+		_ = Remove(g.Path)
+		if limits.Zero() {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("%w: enter the control group %s: %w; start husk in one of your own: systemd-run --user --scope husk run …", ErrLimit, g.Path, err)
+	}
+}
+
+// make makes a group; nil where Join makes none.
+func (h Hierarchy) make(name string, limits, wishes Limits) (*Group, error) {
 	must, err := limits.settings("/sys")
 	if err != nil {
 		return nil, err
@@ -57,6 +80,19 @@ func (h Hierarchy) Make(name string, limits, wishes Limits) (*Group, error) {
 		failed = fmt.Errorf("%w: %s", ErrLimit, h.noParent())
 	}
 	return nil, failed
+}
+
+// Sweep removes the groups that processes which were killed have left: those that Join could
+// have made, with a name that begins with prefix, and that nobody is in.
+func (h Hierarchy) Sweep(prefix string) {
+	for _, parent := range h.parents() {
+		entries, _ := os.ReadDir(h.dir(parent))
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), prefix) {
+				_ = unix.Rmdir(filepath.Join(h.dir(parent), e.Name())) // refused while somebody is
+			}
+		}
+	}
 }
 
 // parents are the groups that one could be made in, best first.
@@ -110,11 +146,7 @@ func (h Hierarchy) makeIn(parent, name string, must, may []setting) (*Group, err
 		return nil, fmt.Errorf("make a control group: %w", err)
 	}
 	g := &Group{Path: path, Origin: h.dir(h.Own)}
-	err := g.set(must, may)
-	if err == nil {
-		g.dir, err = os.Open(path)
-	}
-	if err != nil {
+	if err := g.set(must, may); err != nil {
 		return nil, errors.Join(err, Remove(path))
 	}
 	return g, nil
@@ -186,15 +218,8 @@ func (g *Group) set(must, may []setting) error {
 	return nil
 }
 
-// FD is the descriptor to start a process in the group with: SysProcAttr.CgroupFD. It
-// lasts until Close.
-func (g *Group) FD() int { return int(g.dir.Fd()) }
-
-// Close frees the descriptor. The group stays.
-func (g *Group) Close() error { return g.dir.Close() }
-
-// Leave takes this process, the last one in the group, back to where the group's maker
-// was, and removes the group. What it does not manage, Remove can do after its end.
+// Leave takes this process, the only one in the group, back to where it came from, and
+// removes the group. What it does not manage, Sweep does after its end.
 func (g *Group) Leave() error {
 	if err := write(g.Origin, "cgroup.procs", "0"); err != nil {
 		return fmt.Errorf("leave the control group: %w", err)

@@ -30,6 +30,10 @@ type Spec struct {
 	Volumes  []Volume    `json:"volumes,omitempty"`
 	Tmpfs    []Tmpfs     `json:"tmpfs,omitempty"`
 	Disks    []disk.Spec `json:"disks,omitempty"` // more disks, raw for the guest
+	// ShmSize is the size of /dev/shm in bytes; 0 is 64 MiB.
+	ShmSize int64 `json:"shm_size,omitempty"`
+	// Sysctls are the guest's kernel's: "net.core.somaxconn" → "1024".
+	Sysctls map[string]string `json:"sysctls,omitempty"`
 
 	Hostname   string        `json:"hostname"`
 	Domainname string        `json:"domainname,omitempty"`
