@@ -191,7 +191,7 @@ func resolveManifest(ctx context.Context, from origin, text []byte, m *v1.Manife
 	if err != nil {
 		return nil, err
 	}
-	config, err := readBlob(ctx, from, m.Config)
+	config, err := readBlob(ctx, from, m.Config, o.firstWait)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
@@ -215,8 +215,8 @@ func (c *candidate) check(o PullOptions) (err error) {
 }
 
 // readBlob reads a small blob, and tries again as layers do.
-func readBlob(ctx context.Context, from origin, d v1.Descriptor) ([]byte, error) {
-	wait := patience{first: firstWait}
+func readBlob(ctx context.Context, from origin, d v1.Descriptor, first time.Duration) ([]byte, error) {
+	wait := patience{first: first}
 	for {
 		r, _, err := from.blob(ctx, d, 0)
 		var text []byte
