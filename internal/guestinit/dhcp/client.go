@@ -176,7 +176,7 @@ func (c *Client) renew(ctx context.Context, l Lease) (Lease, error) {
 		}
 		at = min(since+max((end-since)/2, leastWait), max(end, since+time.Second))
 		q := question{kind: request, xid: newXID(), hw: c.HW, host: c.Host, client: l.Address.Addr()}
-		next, err := c.exchange(ctx, &q, to, time.Now().Add(min(lastWait, began.Add(at).Sub(time.Now()))))
+		next, err := c.exchange(ctx, &q, to, time.Now().Add(min(lastWait, time.Until(began.Add(at)))))
 		if err == nil || errors.Is(err, errNak) {
 			return next, err
 		}

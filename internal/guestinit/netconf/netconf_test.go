@@ -58,7 +58,7 @@ func TestConfigure(t *testing.T) {
 				func() error { return c.Route(lo, netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr("10.9.8.1")) },
 				func() error { return c.Route(lo, netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr("10.9.8.2")) },
 				func() error { return c.Route(lo, netip.MustParsePrefix("192.0.2.7/24"), netip.Addr{}) },
-				func() error { return c.Route(lo, netip.MustParsePrefix("::/0"), netip.MustParseAddr("fd00::1")) },
+				func() error { return c.Route(lo, netip.MustParsePrefix("fd01::/64"), netip.Addr{}) },
 				func() error { addresses(&state); return nil },
 				func() (err error) { routes, err = os.ReadFile("/proc/thread-self/net/route"); return err },
 				func() error { return c.Add(lo, ours) },
@@ -104,7 +104,7 @@ func TestErrorsNameTheRequest(t *testing.T) {
 
 func TestAcknowledged(t *testing.T) {
 	m := newMessage(unix.NLMSG_ERROR, 0)
-	errno := int32(-int32(unix.EPERM))
+	errno := -int32(unix.EPERM)
 	m.u32(uint32(errno))
 	m.put(0, uint32(len(m.b)))
 	m.put(8, 7)
