@@ -39,6 +39,10 @@ type Command struct {
 	Stdin          io.Reader // nil is /dev/null. At the end a Read that waits is interrupted by SetReadDeadline, or else left to wait
 	Stdout, Stderr io.Writer // nil discards
 
+	// Started, unless nil, is called once: with nil when the program has been started, or with why
+	// it could not be, which is not written to Stderr then.
+	Started func(err error)
+
 	Signals <-chan os.Signal // sent on to the command's process group, in a container to its process alone
 	Resizes <-chan Size      // the terminal's new sizes
 }
@@ -49,6 +53,7 @@ type Client struct {
 	opening sync.Mutex // a command's streams are opened one after the other
 	watch   sync.WaitGroup
 	silent  atomic.Bool // the guest is, and so the session was closed
+	resting atomic.Bool // the guest is not expected to answer
 
 	patience time.Duration
 }
@@ -105,6 +110,9 @@ const (
 	patience  = 150
 )
 
+// Rest says whether the guest's machine is paused, and need not answer.
+func (c *Client) Rest(resting bool) { c.resting.Store(resting) }
+
 // heartbeat closes a session whose other side is silent. It counts ticks and not
 // time, because the host itself may have been stopped meanwhile. Each question
 // is asked whether the last was answered or not: its interrupt may wake a machine
@@ -131,6 +139,9 @@ func (c *Client) heartbeat(every time.Duration, patience int) {
 		case <-answers:
 			silent = -1
 		default:
+			if c.resting.Load() {
+				silent = -1
+			}
 		}
 	}
 	c.silent.Store(true)
@@ -230,7 +241,13 @@ func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (end o
 
 	drains := []<-chan error{deliver(cmd.Stdout, stdout), deliver(cmd.Stderr, stderr)}
 
-	err = readFrame(control, &end)
+	started := false
+	for err = readFrame(control, &end); err == nil && end.Started; err = readFrame(control, &end) {
+		if end.Started = false; !started && cmd.Started != nil {
+			cmd.Started(nil)
+		}
+		started = true
+	}
 	if err != nil {
 		abandon(s)
 	}
@@ -247,6 +264,8 @@ func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (end o
 		return end, context.Cause(ctx)
 	case err != nil:
 		return end, fmt.Errorf("the connection to the guest ended before the command: %w", err)
+	case end.Error != "" && cmd.Started != nil && !started:
+		cmd.Started(errors.New(printable(end.Error)))
 	case end.Error != "" && cmd.Stderr != nil:
 		_ = await(ctx, deliver(cmd.Stderr, strings.NewReader(printable(end.Error)+"\n")))
 	case end.Error != "" && cmd.Stdout != nil:

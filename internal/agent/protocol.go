@@ -58,8 +58,10 @@ type request struct {
 	Resize *Size `json:"resize,omitempty"`
 }
 
-// outcome ends a command, from the guest.
+// outcome ends a command, from the guest. One that says Started comes before it.
 type outcome struct {
+	Started bool `json:"started,omitempty"`
+
 	Code      int    `json:"code"`
 	Error     string `json:"error,omitempty"` // why it did not start, or a copy failed
 	OOMKilled bool   `json:"oom_killed,omitempty"`

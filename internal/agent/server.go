@@ -129,6 +129,7 @@ func (v *Server) serveCommand(s []*yamux.Stream) {
 			work.obey(control)
 			abandon(s[1:]) // or what is written to a host that reads no more would wait for ever
 		})
+		_ = writeFrame(control, outcome{Started: true})
 		code, err = work.do()
 	}
 	_ = stdout.Close()
