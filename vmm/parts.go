@@ -69,6 +69,11 @@ func (c Config) parts() []part {
 			return d, err
 		}})
 	}
+	for i, s := range c.Shares {
+		parts = append(parts, part{s.name(), func(vm *VM) (virtio.Device, error) {
+			return newShare(vm.shares[i], s.Tag, vm.cfg.CPUs)
+		}})
+	}
 	if c.Console != nil {
 		parts = append(parts, part{"virtio-console", func(vm *VM) (virtio.Device, error) {
 			vm.hvc = console.New(console.Config{Out: vm.hvcWatch, Log: vm.log})

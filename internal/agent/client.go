@@ -26,18 +26,24 @@ type Command struct {
 	op   op
 	Argv []string // the program, found by PATH of Env, and its arguments
 	Dir  string   // working directory, "" for /
-	Env  []string // the whole environment, "key=value"; the guest adds PATH and HOME where they are missing
+	Env  []string // the whole environment, "key=value"; the guest adds PATH and HOME where they are missing, a container's also HOSTNAME and TERM
 	TTY  bool     // run on a terminal of its own; then there is no Stderr
 	Size Size     // of the terminal, at the start
 
-	Stdin          io.Reader // nil is empty. At the end a Read that waits is interrupted by SetReadDeadline, or else left to wait
+	// User is who runs it: "USER[:GROUP]", names or numbers, looked up in the guest's
+	// /etc/passwd and /etc/group; "" for root. A user of the former has the groups of the
+	// latter, unless GROUP is given. Groups are further ones.
+	User   string
+	Groups []string
+
+	Stdin          io.Reader // nil is /dev/null. At the end a Read that waits is interrupted by SetReadDeadline, or else left to wait
 	Stdout, Stderr io.Writer // nil discards
 
 	// Started, unless nil, is called once: with nil when the program has been started, or with why
 	// it could not be, which is not written to Stderr then.
 	Started func(err error)
 
-	Signals <-chan os.Signal // sent on to the command's process group
+	Signals <-chan os.Signal // sent on to the command's process group, in a container to its process alone
 	Resizes <-chan Size      // the terminal's new sizes
 }
 
@@ -143,15 +149,34 @@ func (c *Client) heartbeat(every time.Duration, patience int) {
 }
 
 // Run runs a command to its end and gives its exit code: its own, 128 and the
-// number of the signal that ended it, 127 when there is no such program and
-// 126 when it cannot be run. Everything it wrote before it ended has been
+// number of the signal that ended it, 127 when there is no such program,
+// 126 when it cannot be run, and 125 when it was not come to that. Everything it wrote before it ended has been
 // written to Stdout and Stderr by then. An error is one of the connection, or
 // the context's when that ended, which kills the command. Then a Write to
 // Stdout or Stderr that does not return is given drainGrace, and left behind.
 // ErrSilent is a guest that hangs.
+//
+// In a container, the first command that starts is its main one: process 1 of the
+// container's, with whose end all others end. Later ones join it.
 func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
+	end, err := c.RunToEnd(ctx, cmd)
+	return end.Code, err
+}
+
+// An End is how a command ended.
+type End struct {
+	Code int // as Run has it
+	// Error says why it did not start; "" if it did. Run has written it to Stderr, too.
+	Error string
+	// OOMKilled says that the guest's kernel had too little memory while the command ran,
+	// and ended a process for it.
+	OOMKilled bool
+}
+
+// RunToEnd is Run for who wants to know more of the end.
+func (c *Client) RunToEnd(ctx context.Context, cmd Command) (End, error) {
 	end, err := c.do(ctx, cmd)
-	return end.Code & 0xff, err
+	return End{Code: end.Code & 0xff, Error: printable(end.Error), OOMKilled: end.OOMKilled}, err
 }
 
 // do has the guest do something, to its end.
@@ -195,7 +220,10 @@ func (c *Client) open() ([]*yamux.Stream, error) {
 
 func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (end outcome, err error) {
 	control, stdin, stdout, stderr := s[0], s[1], s[2], s[3]
-	err = writeFrame(control, start{Op: cmd.op, Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size})
+	err = writeFrame(control, start{
+		Op: cmd.op, Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size,
+		User: cmd.User, Groups: cmd.Groups, NoInput: cmd.Stdin == nil,
+	})
 	if err != nil {
 		return end, err
 	}
