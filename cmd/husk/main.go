@@ -39,7 +39,7 @@ type env struct {
 	getenv         func(string) string
 	args           []string // of the verb, as they were given
 
-	newMachine func(vmm.Config) (machine, error)
+	newMachine func(vmm.Config) (bootMachine, error)
 	canBoot    func() error // why KVM boots no stock kernel, nil where it does
 	examine    func() *doctor.Report
 	startGuest func(ctx context.Context, b testvm.Blueprint) (testGuest, error)
@@ -50,7 +50,7 @@ type env struct {
 func main() {
 	e := &env{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv,
-		newMachine: func(cfg vmm.Config) (machine, error) { return vmm.New(cfg) },
+		newMachine: func(cfg vmm.Config) (bootMachine, error) { return vmm.New(cfg) },
 		canBoot:    func() error { return doctor.CanBoot("") },
 		examine:    doctor.Host{}.Examine,
 		startGuest: func(ctx context.Context, b testvm.Blueprint) (testGuest, error) { return testvm.Start(ctx, b) },
