@@ -52,7 +52,7 @@ func TestDaemon(t *testing.T) {
 	go func() { done <- server.Serve(l) }()
 	defer func() {
 		require.NoError(t, server.Close())
-		<-done
+		require.ErrorIs(t, <-done, http.ErrServerClosed)
 	}()
 	here := func(o *PullOptions) { o.DockerHost = "unix://" + socket }
 
