@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/huskvm/husk/internal/machine/control"
 )
 
 // Errors that callers tell apart.
@@ -287,3 +289,12 @@ func (m *Machine) erase() error {
 
 // Erase removes all that there is of a machine on the disk. It is for the machine's process.
 func (m *Machine) Erase() error { return m.erase() }
+
+// RemoveSocket removes the control socket, for the machine's process at its end.
+func (m *Machine) RemoveSocket() error {
+	err := os.Remove(filepath.Join(m.folder, control.Socket))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
