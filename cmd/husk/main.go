@@ -28,6 +28,7 @@ func verbs() []verb {
 		docsVerb(),
 		guardVerb(),
 		smokeMachineVerb(),
+		machineProcessVerb(),
 	}
 }
 
