@@ -147,7 +147,7 @@ func (ix *index) put(r *record, whole func(*record) bool) *record {
 	}
 	old.Names = union(old.Names, r.Names)
 	old.Digests = union(old.Digests, r.Digests)
-	if !whole(old) {
+	if len(r.Layers) > 0 && !whole(old) {
 		old.Layers, old.Manifest = r.Layers, r.Manifest
 	}
 	if old.Manifest == nil {
