@@ -21,6 +21,20 @@ func verbs() []verb {
 		bootVerb(),
 		smokeVerb(),
 		execTestVerb(),
+		psVerb(),
+		logsVerb(),
+		execVerb(),
+		attachVerb(),
+		stopVerb(),
+		killVerb(),
+		rmVerb(),
+		waitVerb(),
+		inspectVerb(),
+		pauseVerb(),
+		resumeVerb(),
+		unpauseVerb(),
+		statsVerb(),
+		cpVerb(),
 		pullVerb(),
 		imagesVerb(),
 		rmiVerb(),
@@ -33,6 +47,7 @@ func verbs() []verb {
 		docsVerb(),
 		guardVerb(),
 		smokeMachineVerb(),
+		machineProcessVerb(),
 	}
 }
 
