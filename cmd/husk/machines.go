@@ -28,6 +28,3 @@ func machineProcess() ([]string, error) {
 	}
 	return []string{self, machineProcessName}, nil
 }
-
-// machineProcessName is the verb that is a machine's process.
-const machineProcessName = "machine-process"

@@ -35,6 +35,7 @@ func verbs() []verb {
 		docsVerb(),
 		guardVerb(),
 		smokeMachineVerb(),
+		machineProcessVerb(),
 	}
 }
 
