@@ -96,30 +96,49 @@ func (r *containerRun) beAt(ctx context.Context, m createdMachine) (code int, er
 // terminal has a command that has a terminal use this one: its window's size, and its keys as
 // they come, if husk is at the command's input.
 func (r *containerRun) terminal(ctx context.Context, s *machine.Streams) (restore func() error, err error) {
-	size, ok := r.window()
-	if ok {
-		sizes := make(chan agent.Size)
-		s.Resizes = sizes
-		first, err := term.SizeOf(size)
-		if err == nil {
-			s.Size = inAgentsTerms(first)
-		}
-		go term.Follow(ctx, size, func(z term.Size) {
+	unfollow := func() {}
+	if window, ok := r.window(); ok {
+		unfollow = follow(ctx, window, s)
+	}
+	if s.Stdin == nil {
+		return func() error {
+			unfollow()
+			return nil
+		}, nil
+	}
+	t, err := term.MakeRaw(r.env.stdin, guardName)
+	if err != nil {
+		unfollow()
+		return nil, err
+	}
+	s.Stdin = term.NewDetach(s.Stdin, r.detachKeys)
+	return func() error {
+		unfollow()
+		return t.Restore()
+	}, nil
+}
+
+// follow has a command's terminal be as large as a window until it is called off.
+func follow(ctx context.Context, window *os.File, s *machine.Streams) (unfollow func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	sizes, done := make(chan agent.Size), make(chan struct{})
+	if first, err := term.SizeOf(window); err == nil {
+		s.Size = inAgentsTerms(first)
+	}
+	s.Resizes = sizes
+	go func() {
+		defer close(done)
+		term.Follow(ctx, window, func(z term.Size) {
 			select {
 			case sizes <- inAgentsTerms(z):
 			case <-ctx.Done():
 			}
 		})
+	}()
+	return func() {
+		cancel()
+		<-done
 	}
-	if s.Stdin == nil {
-		return func() error { return nil }, nil
-	}
-	t, err := term.MakeRaw(r.env.stdin, guardName)
-	if err != nil {
-		return nil, err
-	}
-	s.Stdin = term.NewDetach(s.Stdin, r.detachKeys)
-	return t.Restore, nil
 }
 
 func inAgentsTerms(z term.Size) agent.Size {
