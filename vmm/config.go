@@ -54,6 +54,8 @@ type Config struct {
 	Disks []disk.Spec
 	// Networks are network cards, in the order in which Linux finds them.
 	Networks []Network
+	// Shares are folders of the host that the guest can mount.
+	Shares []Share
 	// Console is the other end of a virtio console (hvc0 in a Linux guest); nil
 	// for none. Unlike Serial it carries the size of a window: VM.Resize.
 	Console *Serial

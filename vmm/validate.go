@@ -83,6 +83,9 @@ func (c Config) Validate() error {
 	if err := c.validateNetworks(); err != nil {
 		return err
 	}
+	if err := c.validateShares(); err != nil {
+		return err
+	}
 	if n, most := len(c.parts()), c.Transport.maxVirtio(); n > most {
 		return fmt.Errorf("%w: %d virtio devices; there are places for %d (transport %s)", ErrConfig, n, most, c.Transport)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/huskvm/husk/devices/disk"
 	"github.com/huskvm/husk/devices/netdev"
 	"github.com/huskvm/husk/devices/pvpanic"
+	"github.com/huskvm/husk/devices/share"
 	"github.com/huskvm/husk/devices/virtio/balloon"
 	"github.com/huskvm/husk/devices/virtio/console"
 	"github.com/huskvm/husk/devices/virtio/vsock"
@@ -41,9 +42,11 @@ type VM struct {
 	interrupts *interruptTable
 	disks      []*disk.Disk
 	links      []netdev.Link
+	shares     []*share.Share
 	published  []netdev.Publish
 	virtio     []plugged
 	queues     int // of all of them
+	io         ioCounters
 
 	hvc      *console.Device // nil without
 	hvcWatch *consoleWatch
@@ -98,6 +101,7 @@ func build(cfg Config, before func(step string) error) (_ *VM, err error) {
 		{"chips", vm.createBoard},
 		{"disks", vm.openDisks},
 		{"networks", vm.openNetworks},
+		{"shares", vm.openShares},
 		{"virtio devices", vm.plugVirtio},
 		{"firmware", vm.writeFirmware},
 		{"kernel", vm.loadKernel},

@@ -22,6 +22,7 @@ const (
 	besideArg  = "beside"  // the same, beside another first process
 	shellArg   = "shell"   // the shell, for a line or the console
 	builtinArg = "builtin" // one of the shell's own commands
+	firstArg   = "first"   // a container's first process, before it is the container's command
 )
 
 func main() {
@@ -38,6 +39,8 @@ func main() {
 		failWith("agent", serveLab())
 	case guestArg, besideArg:
 		failWith("agent", guestAgent(args[1], args[2]))
+	case firstArg:
+		failWith("container", firstMain())
 	case shellArg:
 		os.Exit(shellMain(os.Args[2:]))
 	case builtinArg:
@@ -72,6 +75,9 @@ func boot() error {
 	if err := mountAll("/", early()); err != nil {
 		return err
 	}
+	if init.Container != nil {
+		return runContainer(init)
+	}
 	if init.Lab == nil {
 		if err := readCommandLine(&init.Demo); err != nil {
 			return err
@@ -82,7 +88,7 @@ func boot() error {
 			}
 		}
 	}
-	if err := loadModules(func(err error) { say("husk-init: %v", err) }); err != nil {
+	if err := loadModules(every, func(err error) { say("husk-init: %v", err) }); err != nil {
 		return err
 	}
 	if init.Lab == nil {

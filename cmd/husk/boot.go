@@ -32,6 +32,7 @@ type bootFlags struct {
 	disks     []string
 	networks  []string
 	publish   []string
+	shares    []string
 	vsock     string
 	name      string
 	balloon   bool
@@ -86,6 +87,8 @@ husk boot -k bzImage -i test.cpio --timeout 1m --debug-exit --stats stats.json <
 husk boot -d debian.qcow2,snapshot=on -m 1G
 # The same on a network, with its SSH server at port 2222 of this host
 husk boot -d debian.qcow2 -m 1G -p 2222:22
+# With a folder of this host; in the guest: mount -t virtiofs work /mnt
+husk boot -d debian.qcow2 -m 1G --share work=$PWD
 # What would be loaded where, without starting anything
 husk boot -k vmlinux -m 5G -c 4 --dry-run`,
 		define: func(fs *pflag.FlagSet) runner {
@@ -118,6 +121,7 @@ func (f *bootFlags) define(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&f.disks, "disk", "d", nil, "a disk: `IMAGE`[,format=raw|qcow2][,ro][,snapshot=on][,cache=writeback|direct|unsafe][,discard=on][,serial=TEXT][,iodepth=N]; repeatable. Without --kernel, the first one's own kernel is booted")
 	fs.StringArrayVarP(&f.networks, "net", "n", nil, "a network card on `NETWORK`: user[,hostloopback=on][,mtu=N][,net=10.0.2.0/24] (no root needed), tap=NAME[,queues=N][,vhost=on|off|auto][,mtu=N], or none; each with [,mac=ADDRESS]; repeatable (default: none, or user where a port is published)")
 	fs.StringArrayVarP(&f.publish, "publish", "p", nil, "publish a port of the guest: `[ADDR:]HOST:GUEST[/udp]`, with ADDR 127.0.0.1 by default, and HOST 0 for one that is free; repeatable")
+	fs.StringArrayVar(&f.shares, "share", nil, "a folder of this host, or a file, that the guest can mount: `TAG=PATH`[,ro][,cache=TIME]; in the guest: mount -t virtiofs TAG /mnt. With cache=TIME, as 1s, the guest is faster and may see changes of the host that much later; repeatable")
 	fs.StringVar(&f.name, "name", "", "the machine's `NAME`, from which its network addresses follow (default: that of the first disk's file, or husk)")
 	fs.StringVar(&f.console, "console", "none", "the `END` of a virtio console (hvc0), which follows the window's size: stdio, file:PATH, none. With stdio, --serial is none unless given")
 	fs.StringVar(&f.vsock, "vsock", "", "a socket device: `PATH`[,cid=3]. Programs connect to the Unix socket PATH and say \"CONNECT port\"; what the guest connects to at port P of the host is PATH_P, as Firecracker has it")

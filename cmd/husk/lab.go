@@ -143,6 +143,15 @@ func huskInLab(ctx context.Context, e *env, args, outputs []string) (int, error)
 			}
 			ok = path != ""
 		}
+		if text, isShare := strings.CutPrefix(arg, "--share="); isShare {
+			dir, err := shareInLab(text)
+			if err != nil {
+				return 0, err
+			}
+			if dir != "" {
+				o.Shares = append(o.Shares, lab.Share{Host: dir})
+			}
+		}
 		if dir := filepath.Dir(path); ok && filepath.IsAbs(path) && shareable(dir) {
 			o.Shares = append(o.Shares, lab.Share{Host: dir})
 		}
@@ -172,6 +181,32 @@ func diskInLab(text string) (string, error) {
 		return "", nil
 	case !shareable(filepath.Dir(path)):
 		return "", fmt.Errorf("disk %s: the lab cannot write to the folder %s; move the image, or add snapshot=on or ro", spec.File, filepath.Dir(path))
+	}
+	return path, nil
+}
+
+// shareInLab is the folder of a --share that the lab must be able to write to, or "".
+func shareInLab(text string) (string, error) {
+	s, err := vmm.ParseShare(text)
+	if err != nil {
+		return "", err
+	}
+	path, err := filepath.EvalSymlinks(s.Path)
+	if err != nil {
+		return "", fmt.Errorf("share: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("share: %w", err)
+	}
+	if !info.IsDir() {
+		path = filepath.Dir(path)
+	}
+	switch {
+	case s.ReadOnly:
+		return "", nil
+	case !shareable(path):
+		return "", fmt.Errorf("share %s: the lab cannot write to the folder %s; share another, or add ro", s.Tag, path)
 	}
 	return path, nil
 }

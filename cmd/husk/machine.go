@@ -91,6 +91,13 @@ func (f *bootFlags) withoutFiles(fs *pflag.FlagSet) (cfg vmm.Config, err error) 
 	if cfg.Networks, err = f.parseNetworks(); err != nil {
 		return cfg, err
 	}
+	for _, text := range f.shares {
+		s, err := vmm.ParseShare(text)
+		if err != nil {
+			return cfg, inputError{"--share", err}
+		}
+		cfg.Shares = append(cfg.Shares, s)
+	}
 	cfg.Name = f.name
 	if cfg.Name == "" && len(cfg.Disks) > 0 {
 		base := filepath.Base(cfg.Disks[0].File)
@@ -228,6 +235,11 @@ func (f *bootFlags) labArgs(fs *pflag.FlagSet) ([]string, error) {
 				v = absolute(v)
 			case "vsock":
 				v = absolute(v)
+			case "share":
+				s, err := vmm.ParseShare(v)
+				failed = errors.Join(failed, err)
+				s.Path = absolute(s.Path)
+				v = s.String()
 			case "disk":
 				v = absoluteDisk(v, absolute("."))
 			case "stats":
