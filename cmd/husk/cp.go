@@ -35,7 +35,7 @@ husk cp web:/var/log - | tar t`,
 				defer stop()
 				err := copyFiles(ctx, e, args[0], args[1], o)
 				if ctx.Err() != nil {
-					return interrupted(ctx)
+					return interrupted(ctx, context.Cause(ctx))
 				}
 				return exitOK, err
 			}

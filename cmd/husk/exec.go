@@ -82,7 +82,7 @@ func (f *execFlags) exec(ctx context.Context, e *env, m *machine.Machine, argv [
 		defer stop()
 		err := m.ExecDetached(ctx, p)
 		if ctx.Err() != nil {
-			return interrupted(ctx)
+			return interrupted(ctx, context.Cause(ctx))
 		}
 		return exitOK, err
 	}

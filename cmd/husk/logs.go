@@ -59,7 +59,7 @@ as 2006-01-02T15:04:05Z, with less of it too, seconds since 1970, or how long ag
 					return 0, err
 				}
 				if ctx.Err() != nil {
-					return interrupted(ctx)
+					return interrupted(ctx, context.Cause(ctx))
 				}
 				return exitOK, nil
 			}

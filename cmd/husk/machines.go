@@ -54,7 +54,7 @@ func eachMachine(ctx context.Context, e *env, names []string, do func(context.Co
 		}
 		switch {
 		case ctx.Err() != nil:
-			return interrupted(ctx)
+			return interrupted(ctx, context.Cause(ctx))
 		case err != nil:
 			fmt.Fprintf(e.stderr, "husk: %s: %v\n", name, err)
 			code = exitMachine
@@ -85,12 +85,4 @@ func oneMachine(e *env, args []string) (*machine.Machine, error) {
 		err = noArgs(rest)
 	}
 	return m, err
-}
-
-// interrupted is the exit code of a verb that was interrupted.
-func interrupted(ctx context.Context) (int, error) {
-	if s := interruptedBy(ctx); s != 0 {
-		return 128 + int(s), nil
-	}
-	return 0, context.Cause(ctx)
 }

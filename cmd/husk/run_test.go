@@ -271,7 +271,7 @@ func TestSignalsReachTheCommand(t *testing.T) {
 		return 0, context.Cause(ctx)
 	}
 	require.Equal(t, 128+15, h.husk("run", "app:1"))
-	require.Contains(t, h.err.String(), "does not end by SIGTERM; the machine is left running")
+	require.Contains(t, h.err.String(), "does not end by SIGTERM; it is left running")
 
 	c.run = func(_ context.Context, s machine.Streams) (int, error) {
 		require.Nil(t, s.Signals)

@@ -34,7 +34,7 @@ func waitVerb() verb {
 					}
 					switch {
 					case ctx.Err() != nil:
-						return interrupted(ctx)
+						return interrupted(ctx, context.Cause(ctx))
 					case err != nil:
 						fmt.Fprintf(e.stderr, "husk: %s: %v\n", name, err)
 						result = exitMachine
