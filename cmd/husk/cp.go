@@ -33,11 +33,7 @@ husk cp web:/var/log - | tar t`,
 				}
 				ctx, stop := interruptible(ctx)
 				defer stop()
-				err := copyFiles(ctx, e, args[0], args[1], o)
-				if ctx.Err() != nil {
-					return interrupted(ctx, context.Cause(ctx))
-				}
-				return exitOK, err
+				return interrupted(ctx, copyFiles(ctx, e, args[0], args[1], o))
 			}
 		},
 	}

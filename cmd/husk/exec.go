@@ -80,11 +80,7 @@ func (f *execFlags) exec(ctx context.Context, e *env, m *machine.Machine, argv [
 	if f.detach {
 		ctx, stop := interruptible(ctx)
 		defer stop()
-		err := m.ExecDetached(ctx, p)
-		if ctx.Err() != nil {
-			return interrupted(ctx, context.Cause(ctx))
-		}
-		return exitOK, err
+		return interrupted(ctx, m.ExecDetached(ctx, p))
 	}
 	if f.tty && f.interactive && !term.IsTerminal(e.stdin) {
 		return 0, fmt.Errorf("the input device is not a TTY; leave -t out")

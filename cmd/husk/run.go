@@ -63,7 +63,7 @@ husk run --rm --kernel bzImage --append quiet debian:12 uname -r`,
 					return 0, usagef("no IMAGE given")
 				}
 				f.given(fs)
-				r := &containerRun{env: e, flags: f, image: args[0]}
+				r := &containerRun{env: e, fs: fs, flags: f, image: args[0]}
 				f.Args = args[1:]
 				return r.run(ctx)
 			}
@@ -74,10 +74,12 @@ husk run --rm --kernel bzImage --append quiet debian:12 uname -r`,
 // A containerRun is one husk run.
 type containerRun struct {
 	env   *env
+	fs    *pflag.FlagSet
 	flags *runFlags
 	image string
 
-	at endsOf
+	at    endsOf
+	noKVM error // why it runs in the lab, where nobody has asked for that
 }
 
 // run makes the machine and is at its ends until it has ended.
@@ -95,6 +97,10 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	defer root.Close()
 	if err := plan.MakeFolders(); err != nil {
 		return 0, err
+	}
+	if r.noKVM != nil || r.flags.accel == "lab" {
+		stop()
+		return r.inLab(ctx, plan)
 	}
 	id, err := r.openIDFile()
 	if err != nil {
@@ -148,9 +154,7 @@ func (r *containerRun) check() (policy image.Policy, err error) {
 		return "", err
 	}
 	if look {
-		if err := r.env.canBoot(); err != nil {
-			return "", noKVM(err)
-		}
+		r.noKVM = r.env.canBoot()
 	}
 	if f.kernel == "" {
 		if f.kernel, err = hostkernel.Default(r.env.getenv); err != nil {
