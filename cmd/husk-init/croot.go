@@ -150,20 +150,32 @@ type place struct {
 	optional bool                             // a kernel without it will do
 }
 
-// mountIn mounts all that is below the root, the least deep first: what is deeper may
-// be in it. What a user mounts is in place of what would be there.
+// mountIn mounts all that is below the root.
 func (c *container) mountIn(root *inroot.Root) error {
-	list := c.standard()
+	if err := mountPlaces(root, c.asked(c.standard())); err != nil {
+		return err
+	}
+	if err := furnishDev(root); err != nil {
+		return fmt.Errorf("/dev: %w", err)
+	}
+	return linkMtab(root)
+}
+
+// asked adds what a user mounts to what is there otherwise, some of which it replaces.
+func (c *container) asked(list []place) []place {
+	for _, name := range etcNames {
+		list = append(list, place{name, bind(c.etc.file(name)), true, false})
+	}
 	for _, m := range c.spec.Mounts {
 		target := path.Clean("/" + m.Target)
 		list = slices.DeleteFunc(list, func(p place) bool { return p.target == target })
-		list = append(list, c.place(m, target))
+		list = append(list, placeOf(m, target))
 	}
-	for _, name := range etcNames {
-		if !slices.ContainsFunc(c.spec.Mounts, func(m spec.Mount) bool { return path.Clean("/"+m.Target) == name }) {
-			list = append(list, place{name, bind(c.etc.file(name)), true, false})
-		}
-	}
+	return list
+}
+
+// mountPlaces mounts a list, the least deep first: what is deeper may be in it.
+func mountPlaces(root *inroot.Root, list []place) error {
 	depth := func(p place) int { return strings.Count(strings.TrimSuffix(p.target, "/"), "/") }
 	slices.SortStableFunc(list, func(a, b place) int { return cmp.Compare(depth(a), depth(b)) })
 	for _, p := range list {
@@ -171,10 +183,7 @@ func (c *container) mountIn(root *inroot.Root) error {
 			return fmt.Errorf("mount %s: %w", p.target, err)
 		}
 	}
-	if err := furnishDev(root); err != nil {
-		return fmt.Errorf("/dev: %w", err)
-	}
-	return linkMtab(root)
+	return nil
 }
 
 // mountIn mounts one.
@@ -238,8 +247,8 @@ func (c *container) standard() []place {
 	}
 }
 
-// place is what a user has asked for.
-func (c *container) place(m spec.Mount, target string) place {
+// placeOf is what a user has asked for.
+func placeOf(m spec.Mount, target string) place {
 	if m.Tag == "" {
 		return place{target: target, mount: func(at string, made bool) error { return mountTmpfs(m, at, made) }}
 	}

@@ -49,7 +49,7 @@ func smallRoot(t *testing.T) []entry {
 		link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"), link("var-run", "/run"), link("outside", "../../../../../etc"),
 		file("plain", "text\n", 0o644), file("garbage", "\x7fELF garbage", 0o755), file("noshell", "#!/no/such\n", 0o755),
 	}
-	for _, name := range strings.Fields("sh cat echo id env ps ls mount hostname sleep stty tty kill true false pwd ping nslookup ip df stat readlink touch wc head dd sync test mkdir grep ulimit seq chmod poweroff wget nc trap dmesg umount") {
+	for _, name := range strings.Fields("sh cat echo id env ps ls mount hostname sleep stty tty kill true false pwd ping nslookup ip df stat readlink touch wc head dd sync test mkdir grep ulimit seq chmod poweroff awk nc dmesg umount") {
 		list = append(list, link("bin/"+name, "busybox"))
 	}
 	return list

@@ -283,6 +283,40 @@ func TestReadOnlyContainer(t *testing.T) {
 	x.powerOff()
 }
 
+// TestMainCommandsThatCannotBeRun: what is not even found can be tried again, and what the
+// kernel refuses has taken the container with it.
+func TestMainCommandsThatCannotBeRun(t *testing.T) {
+	x := startBox(t, rootDisk(t, smallRoot(t)), spec.Container{Hostname: "x"}, vmm.Config{Memory: 192 << 20, CPUs: 1})
+	for _, tt := range []struct {
+		cmd agent.Command
+		end agent.End
+	}{
+		{agent.Command{Argv: []string{"nosuch"}}, agent.End{Code: 127, Error: `exec: "nosuch": executable file not found in $PATH`}},
+		{agent.Command{Argv: []string{"id"}, User: "foo"}, agent.End{Code: 125, Error: "unable to find user foo: no matching entries in passwd file"}},
+		{agent.Command{Argv: []string{"/garbage"}}, agent.End{Code: 126, Error: "exec /garbage: exec format error"}},
+		{agent.Command{Argv: []string{"id"}}, agent.End{Code: 126, Error: "exec id: the container has ended with what failed to start in it"}},
+	} {
+		f := x.do(tt.cmd)
+		require.Equal(t, tt.end, f.end)
+		require.Equal(t, tt.end.Error+"\n", f.stderr)
+	}
+	x.powerOff()
+}
+
+// TestContainerWithoutMemory: the kernel ends what takes it, and the host is told so.
+// What a process does to switch the machine off ends the container.
+func TestContainerWithoutMemory(t *testing.T) {
+	x := startBox(t, rootDisk(t, smallRoot(t)), spec.Container{Hostname: "x"}, vmm.Config{Memory: 192 << 20, CPUs: 1})
+	m := x.main("echo ready; while :; do sleep 1; done")
+	f := x.do(agent.Command{Argv: []string{"awk", `BEGIN { while (1) a[i++] = sprintf("%100000s", "") }`}})
+	require.Equal(t, agent.End{Code: 137, OOMKilled: true}, f.end, f.stderr)
+	f = x.do(agent.Command{Argv: []string{"poweroff", "-f"}})
+	require.Equal(t, 137, f.end.Code, "with the container")
+	m.done.Wait()
+	require.Equal(t, 128+int(syscall.SIGINT), m.end.Code, "pid_namespaces(7)")
+	x.powerOff()
+}
+
 // TestContainerThatCannotBe: the host is told why.
 func TestContainerThatCannotBe(t *testing.T) {
 	for name, tt := range map[string]struct {
