@@ -10,12 +10,16 @@ import (
 	"time"
 )
 
-// runChild is a process of a test's: "pull NAME", "root NAME", "remove NAME", with the
+// runChild is a process of a test's: "pull NAME", "root NAME", "full MODE NAME", with the
 // store in HUSK_IMAGE_TEST_STORE. It prints the image's ID, or fails.
 func runChild(what string) int {
+	words := strings.Fields(what)
+	if words[0] == "full" {
+		return fullChild(os.Getenv("HUSK_IMAGE_TEST_STORE"), words[1], words[2])
+	}
 	s, err := Open(os.Getenv("HUSK_IMAGE_TEST_STORE"))
 	if err == nil {
-		err = s.child(strings.Fields(what))
+		err = s.child(words)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // A Policy says when an image is fetched before it is run.
@@ -34,13 +35,11 @@ func (s *Store) Find(ctx context.Context, name string, policy Policy, o PullOpti
 	if err != nil && !isIDPrefix(name) {
 		return nil, err
 	}
-	remote := err == nil
+	remote := err == nil && !strings.HasPrefix(name, "sha256:")
 	if remote && src.Transport != FromRegistry {
 		return s.Pull(ctx, name, o)
 	}
-	if remote {
-		name = src.Reference.Familiar()
-	}
+	name = strings.TrimPrefix(name, string(FromRegistry)+"://")
 	if remote && policy == Always {
 		return s.Pull(ctx, name, o)
 	}

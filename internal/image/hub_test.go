@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 
 // A built is an image that a test has made, as bytes.
 type built struct {
+	t                testing.TB
 	config, manifest []byte
 	configType       types.MediaType
 	manifestType     types.MediaType
@@ -102,7 +103,7 @@ func noise(seed, n int) string {
 
 // anImage is one with a layer in each way to pack it.
 func anImage(t testing.TB, seed int, change ...func(*built, *v1.ConfigFile)) *built {
-	b := &built{configType: types.OCIConfigJSON, manifestType: types.OCIManifestSchema1}
+	b := &built{t: t, configType: types.OCIConfigJSON, manifestType: types.OCIManifestSchema1}
 	for n, name := range []string{"plain", "gzip", "zstd"} {
 		b.tars = append(b.tars, tarOf(t, map[string]string{name: noise(seed*10+n, 200_000)}))
 	}

@@ -38,7 +38,7 @@ func (s *Store) Load(ctx context.Context, f *os.File, name string, o PullOptions
 		list[0].names = []string{ref.Familiar()}
 		return nil
 	})
-	s.release(adding)
+	s.release(adding, err)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}

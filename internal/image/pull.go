@@ -62,7 +62,7 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (*Image, e
 		return nil, fmt.Errorf("images: %w", err)
 	}
 	i, err := s.pull(ctx, src, o)
-	s.release(adding)
+	s.release(adding, err)
 	if err != nil && context.Cause(ctx) != nil && !errors.Is(err, context.Cause(ctx)) {
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}

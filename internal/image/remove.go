@@ -91,10 +91,11 @@ func splitName(name string) (repository, tag string) {
 // keepPartial is how long what has come of a blob stays for a pull that goes on with it.
 const keepPartial = 24 * time.Hour
 
-// release is the end of adding. What could not be collected meanwhile is collected.
-func (s *Store) release(adding *os.File) {
+// release is the end of adding. What could not be collected meanwhile is collected, and
+// what has come of an image for which there is no room.
+func (s *Store) release(adding *os.File, err error) {
 	_ = adding.Close()
-	if exists(s.path("garbage")) {
+	if isFull(err) || exists(s.path("garbage")) {
 		_ = s.collect() // if it fails, the next one tries
 	}
 }
@@ -103,7 +104,7 @@ func (s *Store) release(adding *os.File) {
 // them.
 func (s *Store) collect() error {
 	// First, so that who ends adding now sees it.
-	if err := os.WriteFile(s.path("garbage"), nil, 0o600); err != nil {
+	if err := os.WriteFile(s.path("garbage"), nil, 0o600); err != nil && !isFull(err) {
 		return err
 	}
 	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
@@ -148,7 +149,10 @@ func (s *Store) collect() error {
 	}); err != nil || busy {
 		return err
 	}
-	return os.Remove(s.path("garbage"))
+	if err := os.Remove(s.path("garbage")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // collectFrom removes the files below a folder of the store that are garbage.

@@ -33,7 +33,7 @@ func (s *Store) Root(ctx context.Context, i *Image, key string, build func(ctx c
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", i, err)
 	}
-	defer s.release(adding)
+	defer s.release(adding, nil)
 	ix, err := s.readIndex()
 	if err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ func (s *Store) save(ctx context.Context, to sink, names []string, format Format
 	if err != nil {
 		return fmt.Errorf("images: %w", err)
 	}
-	defer s.release(adding)
+	defer s.release(adding, nil)
 	list, err := s.saved(names)
 	if err != nil {
 		return err
