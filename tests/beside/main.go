@@ -101,10 +101,10 @@ func folder() (dir string, remove func() error, err error) {
 	if dir, err = os.MkdirTemp("", "husk-beside-"); err != nil {
 		return "", nil, err
 	}
-	if os.Geteuid() != 0 || unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0711") != nil {
-		return dir, func() error { return os.RemoveAll(dir) }, nil
+	if os.Geteuid() == 0 && unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0711") == nil {
+		return dir, func() error { return errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)) }, nil
 	}
-	return dir, func() error { return errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)) }, nil
+	return dir, func() error { return os.RemoveAll(dir) }, nil
 }
 
 // start starts the runtimes that are here.

@@ -165,16 +165,6 @@ func TestStopSignal(t *testing.T) {
 	}
 }
 
-// machinesProcess is the ID of the one process there is.
-func (h *home) machinesProcess() int {
-	h.t.Helper()
-	list := h.processes()
-	require.Len(h.t, list, 1)
-	pid, err := strconv.Atoi(list[0])
-	require.NoError(h.t, err)
-	return pid
-}
-
 // TestAKilledMachine: when a machine's process is killed, clients end, ps tells the
 // truth, and rm cleans up.
 func TestAKilledMachine(t *testing.T) {
