@@ -26,7 +26,7 @@ const (
 	imageRoot   = spec.Dir + "/image"  // the image's root
 	memory      = spec.Dir + "/memory" // a tmpfs: what is written to the root, without a disk for it
 	upperDisk   = spec.Dir + "/upper"  // the disk for it
-	shares      = spec.Dir + "/shares" // those of which a single file is mounted
+	shares      = spec.Dir + "/shares" // those of which not all is mounted
 	newRootPath = spec.Dir + "/root"   // all as one
 	etcFolder   = spec.Dir + "/etc"    // files for /etc
 	ownUpper    = spec.Dir + "/data"   // upperDisk, where husk-init itself is
@@ -240,13 +240,10 @@ func (c *container) standard() []place {
 
 // place is what a user has asked for.
 func (c *container) place(m spec.Mount, target string) place {
-	switch {
-	case m.Tag == "":
+	if m.Tag == "" {
 		return place{target: target, mount: func(at string, made bool) error { return mountTmpfs(m, at, made) }}
-	case m.File != "":
-		return place{target: target, file: true, mount: func(at string, _ bool) error { return mountFile(m, at) }}
 	}
-	return place{target: target, mount: func(at string, _ bool) error { return mountShare(m.Tag, at, m.ReadOnly) }}
+	return place{target: target, file: m.File != "", mount: func(at string, _ bool) error { return mountShare(m, at) }}
 }
 
 // mountTmpfs mounts a tmpfs. As with runc, a folder of the image's keeps its mode, unless
@@ -273,33 +270,35 @@ func mountTmpfs(m spec.Mount, at string, made bool) error {
 	return mountFS("tmpfs", "tmpfs", at, o.Flags, data)
 }
 
-// mountShare mounts a virtio-fs share.
-func mountShare(tag, at string, readOnly bool) error {
-	var flags uintptr
-	if readOnly {
-		flags = unix.MS_RDONLY
+// mountShare mounts a virtio-fs share, or one file of it. All mounts of one share are one
+// file system, so it is the mount that is read-only.
+func mountShare(m spec.Mount, at string) error {
+	if m.File == "" && !m.ReadOnly {
+		return mountTag(m.Tag, at)
 	}
-	err := mountFS(tag, "virtiofs", at, flags, "")
+	// Not at once where it is wanted: what is below a mount is still what was opened there.
+	if err := os.MkdirAll(shares, 0o700); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(shares, "")
+	if err != nil {
+		return err
+	}
+	if err := mountTag(m.Tag, dir); err != nil {
+		return err
+	}
+	if m.ReadOnly {
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+			return fmt.Errorf("read-only: %w", err)
+		}
+	}
+	return bind(filepath.Join(dir, filepath.Clean("/"+m.File)))(at, false)
+}
+
+func mountTag(tag, at string) error {
+	err := mountFS(tag, "virtiofs", at, 0, "")
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("the machine has no share %q: %w", tag, err)
 	}
 	return err
-}
-
-// mountFile mounts a single file of a share.
-func mountFile(m spec.Mount, at string) error {
-	dir := filepath.Join(shares, m.Tag)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	if err := mountShare(m.Tag, dir, m.ReadOnly); err != nil {
-		return err
-	}
-	if err := bind(filepath.Join(dir, filepath.Clean("/"+m.File)))(at, false); err != nil {
-		return err
-	}
-	if !m.ReadOnly {
-		return nil
-	}
-	return unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
 }

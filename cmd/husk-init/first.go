@@ -35,7 +35,7 @@ func startFirst() (*first, error) {
 	}
 	ours, theirs := os.NewFile(uintptr(ends[0]), "first"), os.NewFile(uintptr(ends[1]), "first")
 	defer theirs.Close()
-	proc, err := os.StartProcess(self, []string{"husk-init", firstArg}, &os.ProcAttr{
+	proc, err := os.StartProcess(self, []string{firstName}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs},
