@@ -135,7 +135,7 @@ func (s *Store) keep(file *os.File, l layerRecord) error {
 	if err := errors.Join(file.Chmod(0o400), file.Sync()); err != nil {
 		return err
 	}
-	if err := replaceFile(s.notePath(l.Digest), note); err != nil {
+	if err := s.putFile(s.notePath(l.Digest), note); err != nil {
 		return err
 	}
 	return os.Rename(file.Name(), s.blobPath(l.Digest))
