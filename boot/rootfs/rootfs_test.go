@@ -240,7 +240,11 @@ func (n node) rest() string {
 // checked.
 func list(t tester, image string) map[string]string {
 	t.Helper()
-	nodes := read(t, image)
+	return tell(t, read(t, image))
+}
+
+func tell(t tester, nodes map[string]node) map[string]string {
+	t.Helper()
 	all, names, subdirs := map[string]string{}, map[int64]int{}, map[string]int{}
 	for name, n := range nodes {
 		if n.Mode.IsDir() && name != "." {

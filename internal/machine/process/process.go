@@ -18,6 +18,7 @@ import (
 
 	"github.com/huskvm/husk/devices/netdev"
 	"github.com/huskvm/husk/internal/agent"
+	"github.com/huskvm/husk/internal/cgroup"
 	"github.com/huskvm/husk/internal/guestinit/spec"
 	"github.com/huskvm/husk/internal/machine"
 	"github.com/huskvm/husk/internal/machine/control"
@@ -41,8 +42,8 @@ type VM interface {
 type Options struct {
 	// NewVM makes the virtual machine, whose kernel says to console what it has to say.
 	NewVM func(m *machine.Machine, console io.Writer) (VM, error)
-	// Join puts this process under the machine's limits. leave is called at its end.
-	Join func(s machine.Spec) (leave func(), err error)
+	// Groups are the host's control groups.
+	Groups cgroup.Hierarchy
 	// Stop, when it is closed, has the machine stop as husk stop does.
 	Stop <-chan struct{}
 	Log  *slog.Logger
@@ -184,12 +185,16 @@ func (s *server) isStarted() bool {
 // live is the machine's life, up to its end.
 func (s *server) live() ending {
 	fail := func(err error) ending { return ending{machine.CodeFailed, err.Error()} }
-	if s.options.Join != nil {
-		leave, err := s.options.Join(s.spec)
-		if err != nil {
-			return fail(err)
-		}
-		defer leave()
+	group, err := s.options.Groups.Join(s.machine.Group(), s.spec.Limits, s.spec.Bounds)
+	if err != nil {
+		return fail(err)
+	}
+	if group != nil {
+		defer func() {
+			if err := group.Leave(); err != nil {
+				s.log.Warn("the control group is left behind", "err", err)
+			}
+		}()
 	}
 	console, err := newConsole(s.machine.ConsoleFile())
 	if err != nil {
@@ -290,7 +295,7 @@ func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
 	var failed error
 	p := s.spec.Process
 	command := agent.Command{
-		Argv: p.Argv, Dir: p.Dir, Env: p.Env, TTY: p.TTY, Size: s.firstSize(),
+		Argv: p.Argv, Dir: p.Dir, Env: p.Env, User: p.User, Groups: p.Groups, TTY: p.TTY, Size: s.firstSize(),
 		Stdout: s.output.to(jsonlog.Stdout), Stderr: s.output.to(jsonlog.Stderr),
 		Signals: s.signals, Resizes: s.resizes,
 		Started: func(err error) {
@@ -400,25 +405,6 @@ func (s *server) unready(g *guest, console *console) ending {
 	}
 	return ending{0, fmt.Sprint("the guest was switched off from inside (", g.result.Outcome, ")")}
 }
-
-// address is where a user network has its guest; another's is not known here.
-func address(networks []vmm.Network) string {
-	if len(networks) == 0 || networks[0].Kind != netdev.KindUser {
-		return ""
-	}
-	a := networks[0].Net
-	if !a.IsValid() {
-		a = netdev.DefaultNet
-	}
-	ip := a.Masked().Addr()
-	for range guestHost {
-		ip = ip.Next()
-	}
-	return ip.String()
-}
-
-// guestHost is the guest's place in its user network: 10.0.2.15.
-const guestHost = 15
 
 // send sends a signal to the command.
 func (s *server) send(n int) error {

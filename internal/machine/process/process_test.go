@@ -88,8 +88,8 @@ func TestWhatCannotBeStarted(t *testing.T) {
 		code   int
 		reason string
 	}{
-		{"none", []string{"/no/such/program"}, 127, "/no/such/program: file does not exist"},
-		{"none", []string{"/etc/passwd"}, 126, "/etc/passwd: permission denied"},
+		{"none", []string{"/no/such/program"}, 127, `exec: "/no/such/program": no such file or directory`},
+		{"none", []string{"/etc/passwd"}, 126, `exec: "/etc/passwd": permission denied`},
 		{"unmakable", []string{"true"}, 125, "kernel /nowhere: no such file"},
 		{"panics", []string{"true"}, 123, "the guest's kernel panicked: the guest boots"},
 	} {

@@ -254,7 +254,7 @@ func (s *server) exec(c *control.Conn, r control.Command) {
 	signals, resizes := make(chan os.Signal, 16), make(chan agent.Size, 16)
 	var failed error
 	command := agent.Command{
-		Argv: r.Argv, Env: r.Env, Dir: r.Dir, TTY: r.TTY, Size: r.Size, Signals: signals, Resizes: resizes,
+		Argv: r.Argv, Env: r.Env, Dir: r.Dir, User: r.User, Groups: r.Groups, TTY: r.TTY, Size: r.Size, Signals: signals, Resizes: resizes,
 		Started: func(err error) {
 			switch failed = err; {
 			case err != nil:
