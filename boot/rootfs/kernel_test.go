@@ -33,31 +33,31 @@ func mount(t *testing.T, image string) string {
 	}
 	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	point := t.TempDir()
-	require.NoError(t, unix.Mount(loop(t, image), point, FileSystem, unix.MS_RDONLY, ""))
+	require.NoError(t, unix.Mount(loop(t, image, unix.LO_FLAGS_READ_ONLY), point, FileSystem, unix.MS_RDONLY, ""))
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(point, 0)) })
 	return point
 }
 
 // loop makes a block device of a file, which is gone when nothing uses it any more.
-func loop(t *testing.T, image string) string {
+func loop(t *testing.T, image string, flags uint32) string {
 	t.Helper()
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		t.Skip("no loop devices: ", err)
 	}
 	defer control.Close()
-	file, err := os.Open(image)
+	file, err := os.OpenFile(image, os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer file.Close()
 	for range 100 { // others may take the same one
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		require.NoError(t, err)
 		name := "/dev/loop" + strconv.Itoa(n)
-		device, err := os.Open(name)
+		device, err := os.OpenFile(name, os.O_RDWR, 0)
 		require.NoError(t, err)
 		t.Cleanup(func() { device.Close() })
 		err = unix.IoctlLoopConfigure(int(device.Fd()), &unix.LoopConfig{
-			Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR},
+			Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: flags | unix.LO_FLAGS_AUTOCLEAR},
 		})
 		if err == nil {
 			return name

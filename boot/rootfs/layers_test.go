@@ -145,7 +145,7 @@ func TestRefused(t *testing.T) {
 		"a long directory's name":      {[][]entry{{file(strings.Repeat("n", 256)+"/x", "")}}, "a name of 256 bytes, at most 255"},
 		"a long whiteout":              {[][]entry{{file(".wh."+strings.Repeat("n", 256), "")}}, "a name of 256 bytes, at most 255"},
 		"a long path":                  {[][]entry{{file(strings.Repeat("d/", 2048)+"x", "")}}, "a path of more than 4095 bytes"},
-		"a path made long by links":    {[][]entry{{dir(strings.Repeat("d/", 2000), 0o755), link("l", strings.Repeat("d/", 2000)), link("l/m", strings.Repeat("d/", 100)), file("l/m/x", "")}}, "a path of more than 4095 bytes"},
+		"a path made long by links":    {[][]entry{{dir(strings.Repeat("d/", 1500), 0o755), link("l", strings.Repeat("d/", 1500)), file("l/"+strings.Repeat("d/", 600)+"x", "")}}, "a path of more than 4095 bytes"},
 		"a whiteout of no name":        {[][]entry{{file("d/.wh.", "")}}, "a whiteout of no file"},
 		"a whiteout of the directory":  {[][]entry{{file("d/.wh..", "")}}, "a whiteout of no file"},
 		"a whiteout of the one above":  {[][]entry{{file("d/.wh...", "")}}, "a whiteout of no file"},

@@ -17,7 +17,7 @@ const (
 	maxBlocks = 1<<32 - 1
 	// inlineTail is up to how many bytes a file's last bytes stand behind its inode
 	// and not in a block of their own. docs/rootfs.md has what other values cost.
-	inlineTail = 128
+	inlineTail = 512
 )
 
 var zeros [blockSize]byte

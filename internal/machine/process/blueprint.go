@@ -202,8 +202,3 @@ func address(networks []vmm.Network) string {
 	}
 	return addressesOf(networks[0]).guest.String()
 }
-
-// groupName is that of a machine's control group, and groupPrefix what those of all begin with.
-const groupPrefix = "husk-"
-
-func groupName(s machine.Spec) string { return groupPrefix + strings.ToLower(s.ID) }

@@ -185,7 +185,7 @@ func (s *server) isStarted() bool {
 // live is the machine's life, up to its end.
 func (s *server) live() ending {
 	fail := func(err error) ending { return ending{machine.CodeFailed, err.Error()} }
-	group, err := s.options.Groups.Join(groupName(s.spec), s.spec.Limits, s.spec.Bounds)
+	group, err := s.options.Groups.Join(s.machine.Group(), s.spec.Limits, s.spec.Bounds)
 	if err != nil {
 		return fail(err)
 	}
