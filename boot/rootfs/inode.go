@@ -41,8 +41,7 @@ type directory struct {
 	opaque  bool            // all of what is below is taken away
 	implied bool            // no entry of its own: the attributes are those from below
 
-	sorted  []dirent // children, "." and "..", in the order of the disk; set at the end
-	subdirs uint32
+	sorted []dirent // children, "." and "..", in the order of the disk; set at the end
 }
 
 // newDir makes a directory as it is where no layer says what it is like.

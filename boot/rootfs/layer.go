@@ -36,18 +36,18 @@ func (b *builder) layer(open Layer) (err error) {
 			err = e
 		}
 	}()
-	buffered := bufio.NewReaderSize(r, 128<<10)
-	l := &layer{builder: b, root: newDir(), tar: tar.NewReader(buffered)}
+	t := &tape{r: bufio.NewReaderSize(r, 128<<10)}
+	l := &layer{builder: b, root: newDir(), tape: t, tar: tar.NewReader(t)}
 	for {
 		if err := b.ctx.Err(); err != nil {
 			return err
 		}
-		h, err := l.tar.Next()
+		h, err := l.next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("%w: after %d entries: %w", ErrLayer, l.entries, err)
+			return l.unreadable(err)
 		}
 		l.entries++
 		b.stats.Entries++
@@ -55,34 +55,32 @@ func (b *builder) layer(open Layer) (err error) {
 			return fmt.Errorf("%s: %w", printable(h.Name), err)
 		}
 	}
-	if err := b.drain(buffered); err != nil {
+	if _, err := b.readAll(t.r); err != nil {
 		return err
 	}
 	merge(b.root, l.root)
 	return nil
 }
 
-// drain reads what is behind an archive's end.
-func (b *builder) drain(r io.Reader) error {
-	for {
-		if err := b.ctx.Err(); err != nil {
-			return err
-		}
-		switch _, err := io.CopyN(io.Discard, r, 1<<20); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
+// unreadable is why there is no next entry.
+func (l *layer) unreadable(err error) error {
+	if e := l.ctx.Err(); e != nil {
+		return e
 	}
+	return refuse(fmt.Errorf("after %d entries: %w", l.entries, err))
 }
 
 // A layer is one that is being read.
 type layer struct {
 	*builder
 	root    *inode // of this layer alone
+	tape    *tape
 	tar     *tar.Reader
 	entries int
+
+	// Of the entry that is being taken, if it is a sparse file:
+	sparse *sparse
+	taken  int64 // bytes read from the tape
 }
 
 // entry takes one entry of the archive.
@@ -161,7 +159,12 @@ func (l *layer) node(h *tar.Header) (*inode, error) {
 		return node, nil
 	}
 	node.size = h.Size
-	if err := l.out.content(l.ctx, l.tar, node); err != nil {
+	if l.sparse != nil {
+		l.taken, err = l.out.sparse(l.ctx, l.tape, node, l.sparse.fragments)
+	} else {
+		err = l.out.content(l.ctx, l.tar, node)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if node.size > int64(len(node.tail)) {

@@ -17,7 +17,7 @@ const (
 	maxBlocks = 1<<32 - 1
 	// inlineTail is up to how many bytes a file's last bytes stand behind its inode
 	// and not in a block of their own. docs/rootfs.md has what other values cost.
-	inlineTail = 128
+	inlineTail = 512
 )
 
 var zeros [blockSize]byte
@@ -97,22 +97,8 @@ func (o *output) content(ctx context.Context, r io.Reader, node *inode) error {
 	if err := o.place(node, node.size-tail); err != nil {
 		return err
 	}
-	for left := node.size - tail; left > 0; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		free := o.buffer[len(o.buffer):cap(o.buffer)]
-		free = free[:min(int64(len(free)), left)]
-		if _, err := io.ReadFull(r, free); err != nil {
-			return unreadable(err)
-		}
-		left -= int64(len(free))
-		o.buffer = o.buffer[:len(o.buffer)+len(free)]
-		if len(o.buffer) == cap(o.buffer) {
-			if err := o.flush(); err != nil {
-				return err
-			}
-		}
+	if err := o.copy(ctx, r, node.size-tail); err != nil {
+		return err
 	}
 	if tail > 0 {
 		node.tail = make([]byte, tail)
@@ -121,6 +107,68 @@ func (o *output) content(ctx context.Context, r io.Reader, node *inode) error {
 		}
 	}
 	return o.pad()
+}
+
+// copy adds n bytes that it reads.
+func (o *output) copy(ctx context.Context, r io.Reader, n int64) error {
+	for n > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		free := o.buffer[len(o.buffer):cap(o.buffer)]
+		free = free[:min(int64(len(free)), n)]
+		if _, err := io.ReadFull(r, free); err != nil {
+			return unreadable(err)
+		}
+		n -= int64(len(free))
+		o.buffer = o.buffer[:len(o.buffer)+len(free)]
+		if len(o.buffer) == cap(o.buffer) {
+			if err := o.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sparse is content for a file of which only fragments are there. EROFS of Linux 5.10
+// knows no holes, but the image's file can have them. It returns how much it has read.
+func (o *output) sparse(ctx context.Context, r io.Reader, node *inode, fragments []fragment) (int64, error) {
+	if err := o.place(node, node.size); err != nil {
+		return 0, err
+	}
+	var at, read int64
+	for _, f := range fragments {
+		if err := o.skip(f.offset - at); err != nil {
+			return read, err
+		}
+		if err := o.copy(ctx, r, f.length); err != nil {
+			return read, err
+		}
+		at = f.offset + f.length
+		read += f.length
+	}
+	if err := o.skip(node.size - at); err != nil {
+		return read, err
+	}
+	return read, o.pad()
+}
+
+// skip adds n zeros, without writing more of them than blocks are filled up with.
+func (o *output) skip(n int64) error {
+	fill := min(n, -o.position()&(blockSize-1))
+	if _, err := o.Write(zeros[:fill]); err != nil {
+		return err
+	}
+	n -= fill
+	if n >= blockSize {
+		if err := o.flush(); err != nil {
+			return err
+		}
+		o.offset += n &^ (blockSize - 1)
+	}
+	_, err := o.Write(zeros[:n&(blockSize-1)])
+	return err
 }
 
 // place says where a node's blocks are: here.

@@ -19,7 +19,7 @@ const (
 var (
 	errNotThere = errors.New("there is no such file")
 	errNotDir   = errors.New("not a directory")
-	errLoop     = fmt.Errorf("more than %d symbolic links in the path", maxLinks)
+	errLoop     = fmt.Errorf("more than %d symbolic links in the path, or targets of more than %d bytes together", maxLinks, maxPath)
 	errTooLong  = fmt.Errorf("a path of more than %d bytes", maxPath)
 )
 
@@ -142,7 +142,7 @@ func (w *walk) step(name string, makeDirs bool) error {
 func (w *walk) follow(target string) error {
 	w.links++
 	w.length += len(target)
-	if w.links > maxLinks || w.length > 4*maxPath {
+	if w.links > maxLinks || w.length > maxPath {
 		return errLoop
 	}
 	if strings.HasPrefix(target, "/") {

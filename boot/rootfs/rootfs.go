@@ -5,7 +5,7 @@
 // fs/erofs/erofs_fs.h), written by this package: docs/rootfs.md says why. It is written
 // in one pass over the layers, without root and without unpacking anything, and the
 // same layers give the same bytes. Contents of files go straight to the disk; what is
-// kept in memory until the end is some 300 bytes a file.
+// kept in memory until the end is some 200 bytes a file, and up to 512 of its content.
 //
 // What the layers' authors may do is bounded by the layers' size: a build writes at most
 // what they have (holes stay holes), and what it keeps in memory is a small

@@ -116,7 +116,7 @@ func parseDocument(text []byte, mediaType types.MediaType) (document, error) {
 		return document{}, fmt.Errorf("manifest: %w: schema 1, which Docker has left in 2017; push the image again with a newer Docker", ErrFormat)
 	case head.Config != nil && head.Manifests != nil: // CVE-2021-41190
 		return document{}, fmt.Errorf("manifest: %w: it is an image and a list of images at once", ErrFormat)
-	case mediaType.IsIndex() || mediaType == "" && head.Manifests != nil:
+	case mediaType.IsIndex() || !mediaType.IsImage() && head.Manifests != nil:
 		return parseList(text)
 	case mediaType.IsImage() || head.Config != nil:
 		return parseManifest(text)
@@ -233,19 +233,4 @@ func closer(a, b, want v1.Platform) bool {
 func noPlatform(want v1.Platform, have []string) error {
 	return fmt.Errorf("%w: none for %s, only for %s; --platform has another than %s",
 		ErrPlatform, want, strings.Join(have, ", "), DefaultPlatform())
-}
-
-// checkConfig looks whether a config and the layers of its manifest belong together, and
-// whether it is for the platform wanted.
-func checkConfig(c *v1.ConfigFile, layers int, want v1.Platform) error {
-	if len(c.RootFS.DiffIDs) != layers {
-		return fmt.Errorf("%w: %d layers, but %d diff_ids in its config", ErrFormat, layers, len(c.RootFS.DiffIDs))
-	}
-	if c.OS == "" && c.Architecture == "" {
-		return nil // as old images do
-	}
-	if have := platformOf(c); !fits(have, want) {
-		return noPlatform(want, []string{have.String()})
-	}
-	return nil
 }

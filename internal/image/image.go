@@ -24,7 +24,7 @@ type Image struct {
 	Digest v1.Hash
 	// Names are those it has here: "debian:12", "localhost:5000/x:latest".
 	Names []string
-	// Digests are names with digests: "debian@sha256:…".
+	// Digests are names with digests, the newest first: "debian@sha256:…".
 	Digests []string
 	Config  v1.ConfigFile
 	// Size is that of its layers unpacked, in bytes.
@@ -152,8 +152,7 @@ func (s *Store) Layers(i *Image) ([]Layer, error) {
 func (ix *index) find(name string) (*record, error) {
 	if ref, err := ParseReference(name); err == nil {
 		for _, r := range ix.Images {
-			if ref.Digest == "" && slices.Contains(r.Names, ref.Familiar()) ||
-				ref.Digest != "" && (slices.Contains(r.Digests, ref.Familiar()) || r.hasManifest(ref)) {
+			if r.called(ref) {
 				return r, nil
 			}
 		}
@@ -180,10 +179,13 @@ func (ix *index) find(name string) (*record, error) {
 	return found, nil
 }
 
-// hasManifest tells whether ref names the image's own manifest, where the image was
-// pulled by the digest of a list.
-func (r *record) hasManifest(ref Reference) bool {
-	return r.Manifest != nil && r.Manifest.String() == ref.Digest && slices.ContainsFunc(r.Digests, func(d string) bool {
+// called tells whether the image has this name. With a digest, it may be that of the
+// image's own manifest, too, where the image came from a list.
+func (r *record) called(ref Reference) bool {
+	if ref.Digest == "" {
+		return slices.Contains(r.Names, ref.Familiar())
+	}
+	return slices.Contains(r.Digests, ref.Familiar()) || r.Manifest != nil && r.Manifest.String() == ref.Digest && slices.ContainsFunc(r.Digests, func(d string) bool {
 		repo, _, _ := strings.Cut(d, "@")
 		return repo == ref.familiarRepository()
 	})

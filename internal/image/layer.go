@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // A verdict is set when a layer has been read to its end and was what it should be.
@@ -69,7 +70,7 @@ func (r *layerReader) Read(p []byte) (int, error) {
 			err = io.EOF
 		}
 	case err != nil:
-		err = fmt.Errorf("layer %s: %w; remove the image and pull it again", shortID(r.layer.Digest), err)
+		err = fmt.Errorf("layer %s: %w", shortID(r.layer.Digest), err)
 	}
 	r.err = err
 	return n, err
@@ -82,7 +83,7 @@ func (r *layerReader) atEnd() error {
 		return err
 	}
 	if !bytes.Equal(r.hash.Sum(nil), want) {
-		return fmt.Errorf("layer %s: %w: its file has changed; remove the image and pull it again", shortID(r.layer.Digest), ErrDigest)
+		return fmt.Errorf("layer %s: %w: its file has changed", shortID(r.layer.Digest), ErrDigest)
 	}
 	r.layer.read.Store(true)
 	return nil
@@ -93,4 +94,40 @@ func (r *layerReader) Close() error {
 		r.err = os.ErrClosed
 	}
 	return errors.Join(r.unpacked.Close(), r.file.Close())
+}
+
+// openBlob reads the layer as it came, held against Digest.
+func (l Layer) openBlob() (io.ReadCloser, error) {
+	f, err := os.Open(l.path)
+	if err != nil {
+		return nil, fmt.Errorf("layer %s: %w", shortID(l.Digest), err)
+	}
+	h, err := v1.Hasher(l.Digest.Algorithm)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	blob := l
+	blob.DiffID, blob.TarSize, blob.read = l.Digest, l.Size, &verdict{}
+	return &layerReader{layer: blob, unpacked: io.NopCloser(f), file: f, hash: h}, nil
+}
+
+// ociType is the OCI's media type for how the layer is packed.
+func (l Layer) ociType() (types.MediaType, error) {
+	f, err := os.Open(l.path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	head := make([]byte, 6)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return "", err
+	}
+	switch detect(head[:n]) {
+	case gzipped:
+		return types.OCILayer, nil
+	case zstandard:
+		return types.OCILayerZStd, nil
+	}
+	return types.OCIUncompressedLayer, nil
 }

@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -118,25 +117,10 @@ func (r Reference) familiarRepository() string {
 	return short
 }
 
-// withDigest is the name of exactly this content.
-func (r Reference) withDigest(h v1.Hash) Reference {
-	r.Tag, r.Digest = "", h.String()
-	return r
-}
-
 // identifier is what a registry is asked for.
 func (r Reference) identifier() string {
 	if r.Digest != "" {
 		return r.Digest
 	}
 	return r.Tag
-}
-
-// repositoryAt is the repository under another registry's name, for credentials.
-func repositoryAt(registry, repository string, opts ...name.Option) (name.Repository, error) {
-	reg, err := name.NewRegistry(registry, opts...)
-	if err != nil {
-		return name.Repository{}, err
-	}
-	return reg.Repo(repository), nil
 }

@@ -9,11 +9,14 @@ import (
 
 // explain adds to an error of a write what to do about it.
 func explain(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if isFull(err) {
 		return fmt.Errorf("%w; husk rmi makes room, and XDG_DATA_HOME names another place for images", err)
 	}
 	return err
 }
+
+// isFull tells whether an error is that there is no room.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // room tells whether the store's file system has room for so many bytes more.
 func (s *Store) room(need int64) error {

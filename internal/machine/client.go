@@ -62,14 +62,14 @@ func (m *Machine) call(ctx context.Context, r control.Request) (control.Reply, e
 			return reply, failure(reply)
 		}
 	}
-	if ctx.Err() != nil {
-		return control.Reply{}, context.Cause(ctx)
-	}
-	return control.Reply{}, m.lost(err)
+	return control.Reply{}, m.lost(ctx, err)
 }
 
-// lost is the error of a connection that has ended before its answer.
-func (m *Machine) lost(err error) error {
+// lost is the error of a connection that has ended before its answer, by ctx or not.
+func (m *Machine) lost(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if state, serr := m.State(); serr == nil && state.Error != "" {
 		err = errors.New(state.Error)
 	}

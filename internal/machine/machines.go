@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/huskvm/husk/internal/cgroup"
+	"github.com/huskvm/husk/internal/machine/control"
 )
 
 // Errors that callers tell apart.
@@ -277,13 +280,30 @@ func (m *Machine) LogFile() string     { return filepath.Join(m.data, "log.json"
 func (m *Machine) ConsoleFile() string { return filepath.Join(m.data, "console.log") }
 func (m *Machine) UpperFile() string   { return filepath.Join(m.data, "upper.img") }
 
-// erase removes all that there is of a machine on the disk.
+// Group is what the machine's control group is called.
+func (m *Machine) Group() string { return "husk-" + filepath.Base(m.folder) }
+
+// erase removes all that there is of a machine whose process has ended.
 func (m *Machine) erase() error {
+	if _, err := os.Stat(filepath.Join(m.folder, stateFile)); err == nil {
+		cgroup.Host().Sweep(m.Group()) // which a process that was killed has left
+	}
+	return m.Erase()
+}
+
+// Erase removes all that there is of a machine on the disk. It is for the machine's process.
+func (m *Machine) Erase() error {
 	if err := os.RemoveAll(m.data); err != nil {
 		return err
 	}
 	return os.RemoveAll(m.folder)
 }
 
-// Erase removes all that there is of a machine on the disk. It is for the machine's process.
-func (m *Machine) Erase() error { return m.erase() }
+// RemoveSocket removes the control socket, for the machine's process at its end.
+func (m *Machine) RemoveSocket() error {
+	err := os.Remove(filepath.Join(m.folder, control.Socket))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}

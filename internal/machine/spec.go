@@ -4,6 +4,7 @@
 package machine
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/huskvm/husk/devices/disk"
@@ -87,10 +88,14 @@ type Process struct {
 	TTY       bool     `json:"tty,omitempty"`
 	OpenStdin bool     `json:"open_stdin,omitempty"` // else its standard input is empty
 	// StopSignal is what asks it to end: "SIGTERM", "9". StopTimeout is how long it
-	// may take then; negative for as long as it wants.
+	// may take then; negative for as long as it wants, 0 for DefaultStop.
 	StopSignal  string        `json:"stop_signal,omitempty"`
 	StopTimeout time.Duration `json:"stop_timeout,omitempty"`
 }
+
+// Patience is how long the command may take to end when it is asked to; negative for as
+// long as it wants.
+func (p Process) Patience() time.Duration { return cmp.Or(p.StopTimeout, DefaultStop) }
 
 // A Volume is a file or folder of the host's in the guest.
 type Volume struct {

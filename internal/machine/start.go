@@ -28,7 +28,7 @@ const CodeFailed = 125
 
 // Start starts a machine that Create has made: argv are husk and its hidden verb, to which
 // the machine's folders are added. It returns when the main command has been started; the
-// machine goes on by itself then. A StartError is why it could not be; such a machine is
+// machine goes on by itself then. A Failed is why it could not be; such a machine is
 // still there, unless it was to be removed.
 func (m *Machine) Start(ctx context.Context, argv []string) error {
 	_, err := m.start(ctx, argv, nil)
@@ -42,49 +42,48 @@ func (m *Machine) Run(ctx context.Context, argv []string, s Streams) (int, error
 	return m.start(ctx, argv, &s)
 }
 
-func (m *Machine) start(ctx context.Context, argv []string, s *Streams) (code int, err error) {
-	conn, ended, err := m.launch(argv)
+func (m *Machine) start(ctx context.Context, argv []string, s *Streams) (int, error) {
+	socket, ended, err := m.launch(argv)
 	if err != nil {
 		_ = m.Close()
 		m.removeUnstarted()
-		return 0, &StartError{CodeFailed, err.Error()}
+		return 0, &Failed{CodeFailed, err.Error()}
 	}
 	r := control.Request{Op: control.Start}
 	if s != nil {
 		r.Attach = s.ends()
-		code, err = m.firstConversation(ctx, conn, r, *s)
 	} else {
-		code, err = m.firstConversation(ctx, conn, r, Streams{})
+		s = new(Streams)
 	}
-	if errors.Is(err, context.Cause(ctx)) && ctx.Err() != nil || s != nil && err == nil || errors.As(err, new(*StartError)) {
-		// The process ends.
-		select {
+	code, started, err := m.firstConversation(ctx, socket, r, *s)
+	if !started || r.Attach != nil && err == nil || errors.As(err, new(*Failed)) {
+		select { // for the process ends
 		case <-ended:
 		case <-time.After(patience):
 		}
 	}
-	if errors.As(err, new(*StartError)) {
+	if !started && err != nil {
 		m.removeUnstarted()
 	}
 	return code, err
 }
 
 // firstConversation is converse with a process that begins: its hello, or its last words.
-func (m *Machine) firstConversation(ctx context.Context, socket net.Conn, r control.Request, s Streams) (int, error) {
+func (m *Machine) firstConversation(ctx context.Context, socket net.Conn, r control.Request, s Streams) (code int, started bool, err error) {
 	conn, err := control.Client(ctx, socket, m.ID())
 	if err == nil {
 		return m.converse(ctx, conn, r, s)
 	}
 	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
+		return 0, false, context.Cause(ctx)
 	}
 	reason := "the machine's process ended at its start"
 	if line := lastLine(filepath.Join(m.folder, wordsFile)); line != "" {
-		reason = line
+		reason = strings.TrimPrefix(line, "husk: ")
 	} else if !errors.Is(err, io.EOF) {
 		reason = err.Error()
 	}
-	return 0, &StartError{CodeFailed, reason}
+	return 0, false, &Failed{CodeFailed, reason}
 }
 
 // removeUnstarted removes a machine that could not be started and is not wanted then.

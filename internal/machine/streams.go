@@ -29,15 +29,15 @@ type Streams struct {
 	Signals <-chan os.Signal  // sent on to the command
 }
 
-// A StartError is that a command could not be started, with the exit code that says so:
-// 125 where husk or the machine is the reason, 126 where the command cannot be run, and 127
-// where it is not there.
-type StartError struct {
+// A Failed error is that not the command is the reason for an exit code: 125 where husk or the
+// machine is, 126 where the command cannot be run, 127 where it is not there, 124 where its
+// time was over.
+type Failed struct {
 	Code   int
 	Reason string
 }
 
-func (e *StartError) Error() string { return e.Reason }
+func (e *Failed) Error() string { return e.Reason }
 
 // Attach is at the command's ends until it ends, and gives its exit code then, or a
 // term.ErrDetached.
@@ -46,11 +46,12 @@ func (m *Machine) Attach(ctx context.Context, s Streams) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return m.converse(ctx, conn, control.Request{Op: control.Attach, Attach: s.ends()}, s)
+	code, _, err := m.converse(ctx, conn, control.Request{Op: control.Attach, Attach: s.ends()}, s)
+	return code, err
 }
 
 // Exec runs another command in a machine that runs, and gives its exit code. What p says of
-// how it is stopped counts for nothing. A StartError is one that could not be started, and
+// how it is stopped counts for nothing. A Failed is one that could not be started, and
 // a term.ErrDetached one that goes on.
 func (m *Machine) Exec(ctx context.Context, p Process, s Streams) (int, error) {
 	return m.exec(ctx, p, s, false)
@@ -67,34 +68,34 @@ func (m *Machine) exec(ctx context.Context, p Process, s Streams, detached bool)
 	if err != nil {
 		return 0, err
 	}
-	return m.converse(ctx, conn, control.Request{Op: control.Exec, Exec: &control.Command{
+	code, _, err := m.converse(ctx, conn, control.Request{Op: control.Exec, Exec: &control.Command{
 		Ends: *s.ends(), Argv: p.Argv, Env: p.Env, Dir: p.Dir, User: p.User, Groups: p.Groups, TTY: p.TTY, Detached: detached,
 	}}, s)
+	return code, err
 }
 
 func (s Streams) ends() *control.Ends { return &control.Ends{Stdin: s.Stdin != nil, Size: s.Size} }
 
 // converse makes a request for a command, on a connection that it closes, and is at its
-// ends until the last reply.
-func (m *Machine) converse(ctx context.Context, conn *control.Conn, r control.Request, s Streams) (int, error) {
+// ends until the last reply. started tells whether the command has been started.
+func (m *Machine) converse(ctx context.Context, conn *control.Conn, r control.Request, s Streams) (code int, started bool, err error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	if err := conn.Ask(r); err != nil {
-		return 0, m.lost(err)
+		return 0, false, m.lost(ctx, err)
 	}
 	c := conversation{Conn: conn, Streams: s, over: make(chan struct{}), detached: make(chan struct{})}
 	last, err := c.run()
 	switch {
 	case errors.Is(err, term.ErrDetached):
-		return 0, err
-	case ctx.Err() != nil:
-		return 0, context.Cause(ctx)
-	case err != nil:
-		return 0, m.lost(err)
+	case err != nil || ctx.Err() != nil:
+		err = m.lost(ctx, err)
 	case last.Error != "" && last.Code != 0:
-		return last.Code, &StartError{last.Code, last.Error}
+		err = &Failed{last.Code, last.Error}
+	default:
+		err = failure(last)
 	}
-	return last.Code, failure(last)
+	return last.Code, c.started, err
 }
 
 // A conversation is a client's side of one command.
@@ -103,6 +104,7 @@ type conversation struct {
 	Streams
 	over     chan struct{} // closed when the last reply is there
 	detached chan struct{} // closed when the user wants to go
+	started  bool          // the command was
 }
 
 func (c *conversation) run() (last control.Reply, err error) {
@@ -119,6 +121,7 @@ func (c *conversation) run() (last control.Reply, err error) {
 
 	for !last.Last && err == nil {
 		last, err = c.Reply()
+		c.started = c.started || last.Started
 	}
 	close(c.over)
 	side.Wait()

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/compression"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -20,7 +19,8 @@ import (
 )
 
 // Mixed names the image that is as odd, with layers that are compressed in different
-// ways. Not every docker load takes them.
+// ways, a hard link across layers (/odd/linked-3), and a folder that a layer makes anew
+// (/odd/file-to-dir, with the file other). Not every docker load takes it.
 const Mixed = "odd-mixed"
 
 // An Image is one with its name, "busy".
@@ -81,10 +81,10 @@ func All(b Busybox) ([]Image, error) {
 	for _, c := range configs() {
 		add(c.name, c.config, system)
 	}
-	odd, err := oddLayers(compression.GZip, compression.GZip, compression.GZip)
+	odd, err := oddLayers()
 	errs = append(errs, err)
 	add("odd", v1.Config{Cmd: []string{"sh"}}, append([]v1.Layer{system}, odd...)...)
-	mixed, err := oddLayers(compression.GZip, compression.ZStd, compression.None)
+	mixed, err := mixedLayers()
 	errs = append(errs, err)
 	add(Mixed, v1.Config{Cmd: []string{"sh"}}, append([]v1.Layer{system}, mixed...)...)
 	data, err := dataLayer()

@@ -73,10 +73,26 @@ const SparseSize = 96 << 20
 // the kernel keeps it in security.capability (uapi/linux/capability.h, VFS_CAP_REVISION_2).
 const Capability = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// oddLayers are three layers that change each other's files in every way there is,
-// each compressed in a way of its own.
-func oddLayers(low, mid, high compression.Compression) ([]v1.Layer, error) {
-	return layers(compressed{lowest(), low}, compressed{middle(), mid}, compressed{highest(), high})
+// oddLayers are three layers that change each other's files in every way there is.
+func oddLayers() ([]v1.Layer, error) {
+	return layers(
+		compressed{lowest(), compression.GZip}, compressed{middle(), compression.GZip}, compressed{highest(), compression.GZip},
+	)
+}
+
+// mixedLayers are the same, each compressed in a way of its own, and with what Docker's
+// storage drivers disagree about: a hard link to a file of a layer below, which overlay2
+// cannot make; and a folder that the same layer removes and makes, in which overlay2
+// leaves the old files.
+func mixedLayers() ([]v1.Layer, error) {
+	mid, high := middle(), highest()
+	mid.link("odd/linked-3", "odd/linked")
+	high.remove("odd/file-to-dir")
+	high.dir("odd/file-to-dir", 0o700)
+	high.file("odd/file-to-dir/other", 0o644, "the other\n")
+	return layers(
+		compressed{lowest(), compression.GZip}, compressed{mid, compression.ZStd}, compressed{high, compression.None},
+	)
 }
 
 // lowest has a file of each kind, and files for those above to change.
@@ -137,8 +153,7 @@ func middle() *tree {
 	t.symlink("odd/file-to-link", "kept")
 	t.file("odd/link-to-file", 0o644, "a file now\n")
 	t.dir("odd/changed", 0o711, owner(1001, 1001))
-	t.link("odd/linked-3", "odd/linked") // across layers
-	t.remove("no/such/file")             // there is nothing to remove
+	t.remove("no/such/file") // there is nothing to remove
 	return t
 }
 
@@ -148,9 +163,6 @@ func highest() *tree {
 	t.remove("odd/dir-to-file")
 	t.dir("odd/gone-dir", 0o755)
 	t.file("odd/gone-dir/new", 0o644, "again\n")
-	t.remove("odd/file-to-dir") // and made anew in the same layer
-	t.dir("odd/file-to-dir", 0o700)
-	t.file("odd/file-to-dir/other", 0o644, "the other\n")
 	return t
 }
 

@@ -198,9 +198,9 @@ func (c *Conn) Finish(r Reply) {
 	r.Last = true
 	_, _ = c.Stdout.Close(), c.Stderr.Close()
 	if c.Answer(r) == nil {
-		_ = c.control.SetReadDeadline(time.Now().Add(helloTime))
-		for _, err := c.Steer(); err == nil; _, err = c.Steer() {
-			continue
+		select {
+		case <-c.Gone():
+		case <-time.After(helloTime):
 		}
 	}
 	_ = c.Close()
