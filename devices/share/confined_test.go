@@ -340,7 +340,8 @@ func TestMountsBelow(t *testing.T) {
 			return
 		}
 		c := &client{Share: s, t: t}
-		assert.NotZero(t, c.init().Flags64()&fuse.CAP_SUBMOUNTS)
+		init := c.init()
+		assert.NotZero(t, init.Flags64()&fuse.CAP_SUBMOUNTS)
 		bound, _ := c.lookup(rootNode, "mounted")
 		plain, _ := c.lookup(rootNode, "plain")
 		assert.EqualValues(t, fuse.ATTR_SUBMOUNT, bound.Flags)
