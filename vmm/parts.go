@@ -49,7 +49,11 @@ func (c Config) parts() []part {
 	var parts []part
 	for i, d := range c.Disks {
 		parts = append(parts, part{"virtio-blk " + d.File, func(vm *VM) (virtio.Device, error) {
-			return newBlock(vm.disks[i], vm.cfg.CPUs)
+			d, err := newBlock(vm.disks[i], vm.cfg.CPUs)
+			if err == nil {
+				vm.io.disks = append(vm.io.disks, d)
+			}
+			return d, err
 		}})
 	}
 	for i, n := range c.Networks {
@@ -58,7 +62,11 @@ func (c Config) parts() []part {
 			if err != nil {
 				return nil, err
 			}
-			return net.New(vm.links[i], vm.cfg.mac(i), kernel)
+			d, err := net.New(vm.links[i], vm.cfg.mac(i), kernel)
+			if err == nil {
+				vm.io.addCard(d, vm.links[i], kernel != nil)
+			}
+			return d, err
 		}})
 	}
 	for i, s := range c.Shares {
@@ -98,7 +106,7 @@ func (c Config) parts() []part {
 // and one file does not go faster by more.
 const maxBlockQueues = 4
 
-func newBlock(d *disk.Disk, cpus int) (virtio.Device, error) {
+func newBlock(d *disk.Disk, cpus int) (*blk.Device, error) {
 	t, spec := d.Topology(), d.Spec()
 	return blk.New(blk.Config{
 		Disk: d, Size: d.Size(), BlockSize: t.Logical, PhysicalSize: t.Physical, ReadOnly: d.ReadOnly(),

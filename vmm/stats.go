@@ -31,6 +31,7 @@ type Stats struct {
 	// ConsoleLost counts bytes of the serial port that nobody took in time.
 	ConsoleLost uint64      `json:"console_lost"`
 	Memory      MemoryStats `json:"memory"`
+	IO          IOStats     `json:"io"`
 }
 
 func (s *Stats) addPort(key string, n PortCount) {
@@ -141,13 +142,21 @@ func (vm *VM) Stats() Stats {
 	vm.timeline.mu.Unlock()
 
 	s.ConsoleLost = vm.board.serial.Dropped()
-	s.Memory.GuestRAM = vm.mem.Size()
+	s.IO = vm.io.stats()
+	s.Memory = vm.Memory()
+	return s
+}
+
+// Memory is the memory that the machine takes on the host. It can be called at any time until
+// Close.
+func (vm *VM) Memory() (s MemoryStats) {
+	s.GuestRAM = vm.mem.Size()
 	start, end := vm.mem.HostRange()
 	guest, other, err := residentMemory("/proc/self/smaps", uint64(start), uint64(end))
 	if err != nil {
 		vm.log.Warn("resident memory is unknown", "err", err)
 	}
-	s.Memory.GuestResident, s.Memory.VMMResident = guest, other
+	s.GuestResident, s.VMMResident = guest, other
 	return s
 }
 

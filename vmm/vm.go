@@ -46,6 +46,7 @@ type VM struct {
 	published  []netdev.Publish
 	virtio     []plugged
 	queues     int // of all of them
+	io         ioCounters
 
 	hvc      *console.Device // nil without
 	hvcWatch *consoleWatch

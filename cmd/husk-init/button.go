@@ -23,9 +23,9 @@ const (
 	pressed  = 1
 )
 
-// watchPowerButton powers off when an input device says that the power button
+// watchPowerButton calls off when an input device says that the power button
 // was pressed. Which one is the button is not asked: nothing else says so.
-func watchPowerButton() {
+func watchPowerButton(off func()) {
 	devices, _ := filepath.Glob("/dev/input/event*")
 	for _, device := range devices {
 		f, err := os.Open(device)
@@ -37,7 +37,7 @@ func watchPowerButton() {
 			defer f.Close()
 			if isPressed(f) {
 				say("husk-init: the power button was pressed")
-				powerOff()
+				off()
 			}
 		}()
 	}

@@ -15,7 +15,7 @@ import (
 
 // live is a guest's life.
 func live(init spec.Init) error {
-	watchPowerButton()
+	watchPowerButton(powerOff)
 	for _, m := range late() {
 		if err := mountAll("/", []mount{m}); err != nil {
 			say("husk-init: %v", err) // a small kernel need not have all of them

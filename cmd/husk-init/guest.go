@@ -78,7 +78,7 @@ func startBeside(g *spec.Guest) error {
 func settleBeside() error {
 	ready := os.NewFile(besideReady, "ready")
 	defer ready.Close()
-	if err := loadModules(func(err error) { say("husk-init: %v", err) }); err != nil {
+	if err := loadModules(every, func(err error) { say("husk-init: %v", err) }); err != nil {
 		return err
 	}
 	root := filepath.Join(spec.Dir, "root")

@@ -14,10 +14,22 @@ import (
 	"github.com/huskvm/husk/internal/guestinit/spec"
 )
 
-// loadModules loads what the list in the initramfs names. One that the kernel
-// refuses (kvm_amd without SVM) is said and passed over: what needs it will
+// every, sooner and later are modules to load: those that a container's guest can do
+// without until its command runs come later.
+func every(string) bool         { return true }
+func sooner(module string) bool { return !later(module) }
+func later(module string) bool {
+	switch module {
+	case "button", "evdev", "pvpanic", "pvpanic_mmio", "virtio_balloon":
+		return true
+	}
+	return false
+}
+
+// loadModules loads what the list in the initramfs names, if it is wanted. One that the
+// kernel refuses (kvm_amd without SVM) is said and passed over: what needs it will
 // fail with its own words.
-func loadModules(warn func(error)) error {
+func loadModules(wanted func(module string) bool, warn func(error)) error {
 	list, err := os.ReadFile(spec.Modules)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -26,7 +38,11 @@ func loadModules(warn func(error)) error {
 		return err
 	}
 	for _, path := range strings.Fields(string(list)) {
-		if filepath.Base(path) == "kvm.ko" {
+		name := strings.TrimSuffix(filepath.Base(path), ".ko")
+		if !wanted(name) {
+			continue
+		}
+		if name == "kvm" {
 			awaitClock()
 		}
 		if err := loadModule(path); err != nil {

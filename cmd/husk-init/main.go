@@ -24,7 +24,14 @@ const (
 	builtinArg = "builtin" // one of the shell's own commands
 )
 
+// firstName is argument 0 of a container's first process, before it is the container's
+// command. The kernel calls its first process by its path.
+const firstName = "@husk-first"
+
 func main() {
+	if os.Args[0] == firstName { // process 1, too, of the container's
+		failWith("container", firstMain())
+	}
 	if os.Getpid() == 1 {
 		// Whatever went wrong, a first process must not end: the kernel would panic.
 		if err := boot(); err != nil {
@@ -72,6 +79,9 @@ func boot() error {
 	if err := mountAll("/", early()); err != nil {
 		return err
 	}
+	if init.Container != nil {
+		return runContainer(init)
+	}
 	if init.Lab == nil {
 		if err := readCommandLine(&init.Demo); err != nil {
 			return err
@@ -82,7 +92,7 @@ func boot() error {
 			}
 		}
 	}
-	if err := loadModules(func(err error) { say("husk-init: %v", err) }); err != nil {
+	if err := loadModules(every, func(err error) { say("husk-init: %v", err) }); err != nil {
 		return err
 	}
 	if init.Lab == nil {

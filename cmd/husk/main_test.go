@@ -54,7 +54,7 @@ func newFakeHost(t *testing.T) *fakeHost {
 	h.env = &env{
 		stdin: stdin, stdout: &h.out, stderr: &h.err,
 		getenv: func(string) string { return "" },
-		newMachine: func(cfg vmm.Config) (machine, error) {
+		newMachine: func(cfg vmm.Config) (bootMachine, error) {
 			h.made = append(h.made, cfg)
 			return &fakeMachine{host: h, cfg: cfg, pressed: make(chan struct{}, 8), breaks: make(chan struct{}, 8)}, nil
 		},
@@ -184,7 +184,7 @@ func TestDispatch(t *testing.T) {
 
 func TestErrorsAreReported(t *testing.T) {
 	h := newFakeHost(t)
-	h.newMachine = func(vmm.Config) (machine, error) { return nil, errors.New("no luck; try again") }
+	h.newMachine = func(vmm.Config) (bootMachine, error) { return nil, errors.New("no luck; try again") }
 	require.Equal(t, exitFailed, h.husk("boot", "-k", file(t, "bzImage", "kernel")))
 	require.Equal(t, "husk: no luck; try again\n", h.err.String())
 }

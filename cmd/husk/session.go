@@ -28,8 +28,8 @@ const lastOutput = 2 * time.Second
 // flush behind it.
 const lastRequests = 20 * time.Second
 
-// A machine is what a session drives; *vmm.VM is one.
-type machine interface {
+// A bootMachine is what a session drives; *vmm.VM is one.
+type bootMachine interface {
 	Run(ctx context.Context) (*vmm.Result, error)
 	PowerButton()
 	Break(ctx context.Context) error
@@ -47,8 +47,8 @@ type session struct {
 
 	end      context.CancelCauseFunc // ends the run, with a stop
 	con      *console
-	requests chan func(machine) // what is asked of the machine, whichever runs when it comes
-	running  atomic.Bool        // there is a machine, and con
+	requests chan func(bootMachine) // what is asked of the machine, whichever runs when it comes
+	running  atomic.Bool            // there is a machine, and con
 
 	result *vmm.Result // of the last run
 	stats  vmm.Stats
@@ -72,7 +72,7 @@ func (s *session) run(ctx context.Context, figures statsFile) (int, error) {
 			s.end(&stop{exitTimeout, fmt.Sprintf("timeout: the guest had not ended after %v; a longer --timeout gives it more", s.flags.timeout)})
 		}).Stop()
 	}
-	s.requests = make(chan func(machine), 4)
+	s.requests = make(chan func(bootMachine), 4)
 	defer s.handleSignals()()
 
 	code, err := s.boot(ctx)
@@ -98,9 +98,9 @@ func (s *session) boot(ctx context.Context) (code int, err error) {
 	}
 	s.con, err = openConsole(s.env, main.flag, main.name, map[byte]func(){
 		'x': func() { s.end(&stop{code: exitOK}) },
-		'p': func() { s.ask(machine.PowerButton) },
+		'p': func() { s.ask(bootMachine.PowerButton) },
 		'b': func() {
-			s.ask(func(m machine) {
+			s.ask(func(m bootMachine) {
 				go func() { _ = m.Break(ctx) }() // until the guest takes it, or the end
 			})
 		},
@@ -134,7 +134,7 @@ func (s *session) boot(ctx context.Context) (code int, err error) {
 }
 
 // ask has f done with the machine, unless enough is asked already.
-func (s *session) ask(f func(machine)) {
+func (s *session) ask(f func(bootMachine)) {
 	select {
 	case s.requests <- f:
 	default:
@@ -143,9 +143,9 @@ func (s *session) ask(f func(machine)) {
 
 // make makes the machine. When ctx ends first, its cause is the error: to make
 // a machine can take long, and cannot be interrupted.
-func (s *session) make(ctx context.Context) (machine, error) {
+func (s *session) make(ctx context.Context) (bootMachine, error) {
 	type making struct {
-		m   machine
+		m   bootMachine
 		err error
 	}
 	made := make(chan making)
@@ -168,7 +168,7 @@ func (s *session) make(ctx context.Context) (machine, error) {
 }
 
 // drive runs one machine to its end.
-func (s *session) drive(ctx context.Context, m machine) (int, error) {
+func (s *session) drive(ctx context.Context, m bootMachine) (int, error) {
 	s.running.Store(true)
 	defer s.running.Store(false)
 	for _, port := range m.Published() {
@@ -226,7 +226,7 @@ func (s *session) drive(ctx context.Context, m machine) (int, error) {
 }
 
 // closeMachine closes it, unless the host does not let go of a disk.
-func closeMachine(m machine) error {
+func closeMachine(m bootMachine) error {
 	closed := make(chan error, 1)
 	go func() { closed <- m.Close() }()
 	select {
@@ -299,7 +299,7 @@ func (s *session) handleSignals() (stopHandling func()) {
 					s.end(&stop{code, name + ": the guest was ended"})
 				default:
 					s.con.say("%s: pressed the guest's power button; a second signal ends the guest at once", name)
-					s.ask(machine.PowerButton)
+					s.ask(bootMachine.PowerButton)
 				}
 			}
 		}

@@ -97,13 +97,13 @@ func TestSignals(t *testing.T) {
 
 // A closing is a machine that tells when it is closed.
 type closing struct {
-	machine
+	bootMachine
 	closed chan struct{}
 }
 
 func (c closing) Close() error {
 	close(c.closed)
-	return c.machine.Close()
+	return c.bootMachine.Close()
 }
 
 func TestASignalWithoutAMachineEndsHusk(t *testing.T) {
@@ -113,7 +113,7 @@ func TestASignalWithoutAMachineEndsHusk(t *testing.T) {
 			h.run = ends(vmm.Result{Outcome: vmm.Reboot})
 			stuck, closed := make(chan struct{}), make(chan struct{})
 			newMachine, made := h.newMachine, 0
-			h.newMachine = func(cfg vmm.Config) (machine, error) {
+			h.newMachine = func(cfg vmm.Config) (bootMachine, error) {
 				m, err := newMachine(cfg)
 				if made++; made > reboots {
 					require.NoError(t, unix.Kill(os.Getpid(), unix.SIGTERM))
@@ -138,7 +138,7 @@ func TestATimeoutCountsTheMakingOfTheMachine(t *testing.T) {
 	h := newFakeHost(t)
 	stuck := make(chan struct{})
 	defer close(stuck)
-	h.newMachine = func(vmm.Config) (machine, error) {
+	h.newMachine = func(vmm.Config) (bootMachine, error) {
 		<-stuck
 		return nil, errors.New("too late")
 	}
@@ -331,7 +331,7 @@ func TestASlowDiskIsClosedAllTheSame(t *testing.T) {
 				time.Sleep(rest)
 				return &vmm.Result{Outcome: vmm.Cancelled}, nil
 			}}
-			s := &session{flags: &bootFlags{}, con: &console{stderr: io.Discard}, requests: make(chan func(machine))}
+			s := &session{flags: &bootFlags{}, con: &console{stderr: io.Discard}, requests: make(chan func(bootMachine))}
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(&stop{exitTimeout, "the time is up"})
 			code, err := s.drive(ctx, &fakeMachine{host: host})

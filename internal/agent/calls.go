@@ -21,7 +21,8 @@ type Calls struct {
 
 	mu      sync.Mutex
 	client  *Client
-	changed chan struct{} // closed when client is set
+	refused error         // by the last caller, ErrGuest with its reason
+	changed chan struct{} // closed when one of the two is set
 }
 
 // Answer takes calls at l until Close, which closes l too.
@@ -64,12 +65,12 @@ func (c *Calls) greet(conn net.Conn) {
 	ctx, cancel := context.WithTimeout(c.life, helloTime)
 	defer cancel()
 	client, err := Connect(ctx, conn)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrGuest) {
 		return // it calls again
 	}
 	c.mu.Lock()
 	before := c.client
-	c.client = client
+	c.client, c.refused = client, err
 	close(c.changed)
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
@@ -79,12 +80,16 @@ func (c *Calls) greet(conn net.Conn) {
 }
 
 // Client waits for the guest's call, and for the next one where the connection of the
-// last is lost. Errors are ctx's cause and ErrHungUp.
+// last is lost. Errors are ctx's cause, ErrHungUp, and ErrGuest from a guest that calls
+// to say that it cannot serve.
 func (c *Calls) Client(ctx context.Context) (*Client, error) {
 	for {
 		c.mu.Lock()
-		client, changed := c.client, c.changed
+		client, refused, changed := c.client, c.refused, c.changed
 		c.mu.Unlock()
+		if refused != nil {
+			return nil, refused
+		}
 		if client != nil && !client.Lost() {
 			return client, nil
 		}

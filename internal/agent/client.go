@@ -26,14 +26,24 @@ type Command struct {
 	op   op
 	Argv []string // the program, found by PATH of Env, and its arguments
 	Dir  string   // working directory, "" for /
-	Env  []string // the whole environment, "key=value"; the guest adds PATH and HOME where they are missing
+	Env  []string // the whole environment, "key=value"; the guest adds PATH and HOME where they are missing, a container's also HOSTNAME and TERM
 	TTY  bool     // run on a terminal of its own; then there is no Stderr
 	Size Size     // of the terminal, at the start
 
-	Stdin          io.Reader // nil is empty. At the end a Read that waits is interrupted by SetReadDeadline, or else left to wait
+	// User is who runs it: "USER[:GROUP]", names or numbers, looked up in the guest's
+	// /etc/passwd and /etc/group; "" for root. A user of the former has the groups of the
+	// latter, unless GROUP is given. Groups are further ones.
+	User   string
+	Groups []string
+
+	Stdin          io.Reader // nil is /dev/null. At the end a Read that waits is interrupted by SetReadDeadline, or else left to wait
 	Stdout, Stderr io.Writer // nil discards
 
-	Signals <-chan os.Signal // sent on to the command's process group
+	// Started, unless nil, is called once: with nil when the program has been started, or with why
+	// it could not be, which is not written to Stderr then.
+	Started func(err error)
+
+	Signals <-chan os.Signal // sent on to the command's process group, in a container to its process alone
 	Resizes <-chan Size      // the terminal's new sizes
 }
 
@@ -43,6 +53,7 @@ type Client struct {
 	opening sync.Mutex // a command's streams are opened one after the other
 	watch   sync.WaitGroup
 	silent  atomic.Bool // the guest is, and so the session was closed
+	resting atomic.Bool // the guest is not expected to answer
 
 	patience time.Duration
 }
@@ -99,6 +110,9 @@ const (
 	patience  = 150
 )
 
+// Rest says whether the guest's machine is paused, and need not answer.
+func (c *Client) Rest(resting bool) { c.resting.Store(resting) }
+
 // heartbeat closes a session whose other side is silent. It counts ticks and not
 // time, because the host itself may have been stopped meanwhile. Each question
 // is asked whether the last was answered or not: its interrupt may wake a machine
@@ -125,6 +139,9 @@ func (c *Client) heartbeat(every time.Duration, patience int) {
 		case <-answers:
 			silent = -1
 		default:
+			if c.resting.Load() {
+				silent = -1
+			}
 		}
 	}
 	c.silent.Store(true)
@@ -132,15 +149,34 @@ func (c *Client) heartbeat(every time.Duration, patience int) {
 }
 
 // Run runs a command to its end and gives its exit code: its own, 128 and the
-// number of the signal that ended it, 127 when there is no such program and
-// 126 when it cannot be run. Everything it wrote before it ended has been
+// number of the signal that ended it, 127 when there is no such program,
+// 126 when it cannot be run, and 125 when it was not come to that. Everything it wrote before it ended has been
 // written to Stdout and Stderr by then. An error is one of the connection, or
 // the context's when that ended, which kills the command. Then a Write to
 // Stdout or Stderr that does not return is given drainGrace, and left behind.
 // ErrSilent is a guest that hangs.
+//
+// In a container, the first command that starts is its main one: process 1 of the
+// container's, with whose end all others end. Later ones join it.
 func (c *Client) Run(ctx context.Context, cmd Command) (int, error) {
+	end, err := c.RunToEnd(ctx, cmd)
+	return end.Code, err
+}
+
+// An End is how a command ended.
+type End struct {
+	Code int // as Run has it
+	// Error says why it did not start; "" if it did. Run has written it to Stderr, too.
+	Error string
+	// OOMKilled says that the guest's kernel had too little memory while the command ran,
+	// and ended a process for it.
+	OOMKilled bool
+}
+
+// RunToEnd is Run for who wants to know more of the end.
+func (c *Client) RunToEnd(ctx context.Context, cmd Command) (End, error) {
 	end, err := c.do(ctx, cmd)
-	return end.Code & 0xff, err
+	return End{Code: end.Code & 0xff, Error: printable(end.Error), OOMKilled: end.OOMKilled}, err
 }
 
 // do has the guest do something, to its end.
@@ -184,7 +220,10 @@ func (c *Client) open() ([]*yamux.Stream, error) {
 
 func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (end outcome, err error) {
 	control, stdin, stdout, stderr := s[0], s[1], s[2], s[3]
-	err = writeFrame(control, start{Op: cmd.op, Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size})
+	err = writeFrame(control, start{
+		Op: cmd.op, Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size,
+		User: cmd.User, Groups: cmd.Groups, NoInput: cmd.Stdin == nil,
+	})
 	if err != nil {
 		return end, err
 	}
@@ -202,7 +241,13 @@ func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (end o
 
 	drains := []<-chan error{deliver(cmd.Stdout, stdout), deliver(cmd.Stderr, stderr)}
 
-	err = readFrame(control, &end)
+	started := false
+	for err = readFrame(control, &end); err == nil && end.Started; err = readFrame(control, &end) {
+		if end.Started = false; !started && cmd.Started != nil {
+			cmd.Started(nil)
+		}
+		started = true
+	}
 	if err != nil {
 		abandon(s)
 	}
@@ -219,6 +264,8 @@ func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (end o
 		return end, context.Cause(ctx)
 	case err != nil:
 		return end, fmt.Errorf("the connection to the guest ended before the command: %w", err)
+	case end.Error != "" && cmd.Started != nil && !started:
+		cmd.Started(errors.New(printable(end.Error)))
 	case end.Error != "" && cmd.Stderr != nil:
 		_ = await(ctx, deliver(cmd.Stderr, strings.NewReader(printable(end.Error)+"\n")))
 	case end.Error != "" && cmd.Stdout != nil:

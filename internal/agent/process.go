@@ -4,17 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,28 +19,60 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // A process is a command that runs.
 type process struct {
-	cmd    *exec.Cmd
+	proc   *os.Process
+	group  bool     // signals are for all of its process group
 	tty    *os.File // its terminal's other end, or nil
-	input  *os.File // where its input goes: the terminal or a pipe
+	input  *os.File // where its input goes: the terminal or a pipe; nil for none
 	output []*outputPipe
 	copies sync.WaitGroup
 
+	oomKills uint64 // how many there had been when it started
+
 	mu    sync.Mutex
 	ended bool // reaped: its number may be another's by now
+	gone  func()
 }
 
 // launch starts a command with its ends tied to the streams. When it cannot, it
-// says why, with the exit code a shell would give.
+// says why, with the exit code for that. It is called on a thread of its own.
 func (v *Server) launch(c start, stdin, stdout, stderr io.ReadWriteCloser) (*process, int, error) {
+	prog, code, err := v.prepare(c)
+	if err != nil {
+		return nil, code, err
+	}
+	p := &process{group: v.Container == nil, oomKills: oomKills()}
+	e, err := p.openEnds(c, prog)
+	if err != nil {
+		return nil, CodeFailed, err
+	}
+	p.proc, p.gone, err = v.start(prog)
+	e.closeTheirs()
+	if err != nil {
+		e.closeOurs()
+		code, err := whyNot(c.Argv[0], err)
+		return nil, code, err
+	}
+	p.connect(e, stdin, stdout, stderr)
+	return p, 0, nil
+}
+
+// prepare finds what a command needs in the root.
+func (v *Server) prepare(c start) (*Program, int, error) {
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return nil, CodeNotFound, errors.New("no command given")
+	}
+	who, err := v.who(c)
+	if err != nil {
+		return nil, CodeFailed, err
 	}
 	dir := c.Dir
 	if dir == "" {
 		dir = "/"
 	}
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return nil, CodeNotExecutable, fmt.Errorf("working directory %s: not there in the guest", dir)
+	if st, err := os.Stat(dir); err != nil {
+		return nil, CodeNotExecutable, fmt.Errorf("working directory %s: %w", dir, reason(err))
+	} else if !st.IsDir() {
+		return nil, CodeNotExecutable, fmt.Errorf("working directory %s: %w", dir, unix.ENOTDIR)
 	}
 	file, code, err := lookPath(c.Argv[0], dir, c.Env)
 	args := c.Argv
@@ -56,113 +84,11 @@ func (v *Server) launch(c start, stdin, stdout, stderr io.ReadWriteCloser) (*pro
 	if err != nil {
 		return nil, code, err
 	}
-	p := &process{cmd: &exec.Cmd{Path: file, Args: args, Env: withDefaults(c.Env), Dir: dir}}
-	if c.TTY {
-		err = p.startTTY(c.Size, stdin, stdout)
-	} else {
-		err = p.startPipes(stdin, stdout, stderr)
+	prog := &Program{Path: file, Argv: args, Env: v.environment(c, who), Dir: dir, Terminal: c.TTY}
+	if who != nil {
+		prog.User = credential(who)
 	}
-	if err != nil {
-		return nil, CodeNotExecutable, fmt.Errorf("%s: %w", c.Argv[0], err)
-	}
-	return p, 0, nil
-}
-
-// withDefaults adds what no program does well without, unless it is there: PATH
-// and HOME.
-func withDefaults(env []string) []string {
-	has := func(name string) bool {
-		return slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
-	}
-	env = slices.Clone(env)
-	if !has("PATH") {
-		env = append(env, "PATH="+defaultPath)
-	}
-	if !has("HOME") {
-		home := "/root"
-		if _, err := os.Stat(home); err != nil {
-			home = "/"
-		}
-		env = append(env, "HOME="+home)
-	}
-	return env
-}
-
-// startTTY gives the command a terminal of its own.
-func (p *process) startTTY(size Size, stdin io.ReadCloser, stdout io.Writer) error {
-	blocking, err := pty.StartWithSize(p.cmd, &pty.Winsize{Rows: size.Rows, Cols: size.Cols})
-	if err != nil {
-		return err
-	}
-	tty, err := pollable(blocking)
-	if err != nil {
-		_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL)
-		_ = p.cmd.Wait()
-		return err
-	}
-	p.tty, p.input = tty, tty
-	p.collect(tty, stdout)
-	go func() {
-		// The end of the input is not the terminal's: it stays.
-		_, _ = io.Copy(tty, stdin)
-		_ = stdin.Close()
-	}()
-	return nil
-}
-
-// pollable gives the same file with deadlines: the library's is a blocking one.
-func pollable(f *os.File) (*os.File, error) {
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("fcntl: %w", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("fcntl: %w", err)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
-}
-
-// startPipes gives the command three pipes, and a process group of its own so
-// that a signal reaches its children as a terminal's would.
-func (p *process) startPipes(stdin io.ReadCloser, stdout, stderr io.Writer) (err error) {
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var theirs, ours []*os.File
-	defer func() {
-		for _, f := range theirs {
-			_ = f.Close()
-		}
-		if err != nil {
-			for _, f := range ours {
-				_ = f.Close()
-			}
-		}
-	}()
-	for i := range 3 {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return fmt.Errorf("pipe: %w", err)
-		}
-		if i == 0 {
-			theirs, ours = append(theirs, r), append(ours, w)
-		} else {
-			theirs, ours = append(theirs, w), append(ours, r)
-		}
-	}
-	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = theirs[0], theirs[1], theirs[2]
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
-	p.input = ours[0]
-	p.collect(ours[1], stdout)
-	p.collect(ours[2], stderr)
-	go func() {
-		_, _ = io.Copy(p.input, stdin)
-		_ = p.input.Close()
-		_ = stdin.Close()
-	}()
-	return nil
+	return prog, 0, nil
 }
 
 // collect copies what the command writes to w.
@@ -176,40 +102,50 @@ func (p *process) collect(r *os.File, w io.Writer) {
 
 // wait gives the exit code once the command has ended and its output is out.
 func (p *process) wait() int {
-	err := p.cmd.Wait()
+	state, err := p.proc.Wait()
 	p.mu.Lock()
 	p.ended = true
 	p.mu.Unlock()
+	if p.gone != nil {
+		p.gone()
+	}
 	// A child that lives on may hold the pipes open: take what is there.
 	for _, o := range p.output {
 		_ = o.file.SetReadDeadline(time.Now())
 	}
 	p.copies.Wait()
-	_ = p.input.Close()
+	if p.input != nil {
+		_ = p.input.Close()
+	}
 	for _, o := range p.output {
 		_ = o.file.Close()
 	}
-	state := p.cmd.ProcessState
-	if state == nil {
+	if err != nil {
 		return CodeNotExecutable
 	}
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		return codeSignal + int(ws.Signal())
 	}
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return CodeNotExecutable
-	}
 	return state.ExitCode()
 }
 
-// signal sends to the command and its children.
-func (p *process) signal(sig syscall.Signal) {
+// signal sends to the command and, outside of containers, its children.
+func (p *process) signal(sig syscall.Signal) { p.send(sig, p.group) }
+
+// kill ends the command and its children.
+func (p *process) kill() { p.send(syscall.SIGKILL, true) }
+
+func (p *process) send(sig syscall.Signal, group bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.ended {
-		_ = unix.Kill(-p.cmd.Process.Pid, sig)
+	if p.ended {
+		return
 	}
+	pid := p.proc.Pid
+	if group {
+		pid = -pid
+	}
+	_ = unix.Kill(pid, sig)
 }
 
 func (p *process) resize(s Size) {
@@ -275,9 +211,9 @@ func lookPath(name, dir string, env []string) (string, int, error) {
 			candidates = append(candidates, filepath.Join(d, name))
 		}
 	}
-	code, reason := CodeNotFound, errors.New("command not found")
+	code, why := CodeNotFound, errNotInPath
 	if strings.Contains(name, "/") {
-		reason = fs.ErrNotExist
+		why = unix.ENOENT
 	}
 	for _, c := range candidates {
 		if !filepath.IsAbs(c) {
@@ -288,12 +224,15 @@ func lookPath(name, dir string, env []string) (string, int, error) {
 		case err != nil:
 			continue
 		case st.IsDir():
-			code, reason = CodeNotExecutable, syscall.EISDIR
+			code, why = CodeNotExecutable, unix.EISDIR
 		case unix.Access(c, unix.X_OK) != nil:
-			code, reason = CodeNotExecutable, fs.ErrPermission
+			code, why = CodeNotExecutable, unix.EACCES
 		default:
 			return c, 0, nil
 		}
 	}
-	return "", code, fmt.Errorf("%s: %w", name, reason)
+	return "", code, fmt.Errorf("exec: %q: %w", name, why)
 }
+
+// errNotInPath has the words of Docker's users, who look for them.
+var errNotInPath = errors.New("executable file not found in $PATH")

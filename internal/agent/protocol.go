@@ -19,7 +19,7 @@ import (
 
 // version is of the protocol; both sides are built from the same sources, so
 // another one means a stale binary.
-const version = 2
+const version = 3
 
 // hello is the first message, from the guest.
 type hello struct {
@@ -45,6 +45,11 @@ type start struct {
 	Env  []string `json:"env,omitempty"`
 	TTY  bool     `json:"tty,omitempty"`
 	Size Size     `json:"size"`
+
+	User   string   `json:"user,omitempty"`
+	Groups []string `json:"groups,omitempty"`
+	// NoInput says that there is no standard input: not one that is empty.
+	NoInput bool `json:"no_input,omitempty"`
 }
 
 // request is what the host sends while a command runs. One field is set.
@@ -53,10 +58,13 @@ type request struct {
 	Resize *Size `json:"resize,omitempty"`
 }
 
-// outcome ends a command, from the guest.
+// outcome ends a command, from the guest. One that says Started comes before it.
 type outcome struct {
-	Code  int    `json:"code"`
-	Error string `json:"error,omitempty"` // why it did not start, or a copy failed
+	Started bool `json:"started,omitempty"`
+
+	Code      int    `json:"code"`
+	Error     string `json:"error,omitempty"` // why it did not start, or a copy failed
+	OOMKilled bool   `json:"oom_killed,omitempty"`
 }
 
 // A Size is that of a terminal, in characters.
@@ -65,8 +73,10 @@ type Size struct {
 	Cols uint16 `json:"cols"`
 }
 
-// The exit codes of a shell for what cannot be run.
+// The exit codes for what cannot be run: a shell's, as container engines have them
+// too, and theirs for a command that is not even looked for.
 const (
+	CodeFailed        = 125 // such as a user that is not there
 	CodeNotExecutable = 126
 	CodeNotFound      = 127
 	codeSignal        = 128 // and the signal's number

@@ -36,6 +36,28 @@ type Server struct {
 	// AfterExit, unless nil, is called after each command before the host learns
 	// of its end.
 	AfterExit func()
+	// Container, unless nil, is where commands run, and makes them run as container
+	// engines have it: with a session each, whose signals go to one process alone.
+	Container Container
+
+	main mainCommand
+}
+
+// A Container has processes of its own (pid_namespaces(7)). Both methods are called on
+// a thread that Server.Enter has moved.
+type Container interface {
+	// First starts the program that becomes the container's first process, with whose
+	// end all others end. It is called again only if it failed.
+	First(p *Program) (*os.Process, error)
+	// Join has what the calling thread starts be one of the container's processes.
+	Join() error
+}
+
+// A mainCommand is a container's first process.
+type mainCommand struct {
+	mu      sync.Mutex
+	started bool
+	ended   bool
 }
 
 // Serve runs the commands that come over conn until the connection or ctx ends,
@@ -107,6 +129,7 @@ func (v *Server) serveCommand(s []*yamux.Stream) {
 			work.obey(control)
 			abandon(s[1:]) // or what is written to a host that reads no more would wait for ever
 		})
+		_ = writeFrame(control, outcome{Started: true})
 		code, err = work.do()
 	}
 	_ = stdout.Close()
@@ -117,6 +140,9 @@ func (v *Server) serveCommand(s []*yamux.Stream) {
 	end := outcome{Code: code}
 	if err != nil {
 		end.Error = err.Error()
+	}
+	if p := work.process; p != nil {
+		end.OOMKilled = oomKills() > p.oomKills
 	}
 	_ = writeFrame(control, end)
 }
@@ -161,7 +187,7 @@ func (w work) obey(control io.Reader) {
 		case w.process == nil:
 			return
 		case err != nil:
-			w.process.signal(syscall.SIGKILL)
+			w.process.kill()
 			return
 		}
 		if r.Signal > 0 {
@@ -239,7 +265,7 @@ func (v *Server) quietly(argv []string) error {
 		if err != nil {
 			return err
 		}
-		cmd = &exec.Cmd{Path: file, Args: argv, Env: withDefaults(nil), Dir: "/", Stdout: &out, Stderr: &out}
+		cmd = &exec.Cmd{Path: file, Args: argv, Env: v.environment(start{}, nil), Dir: "/", Stdout: &out, Stderr: &out}
 		return cmd.Start()
 	})
 	if err != nil {

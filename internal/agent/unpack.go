@@ -2,6 +2,7 @@ package agent
 
 import (
 	"archive/tar"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -119,21 +120,23 @@ func unpackEntry(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileM
 	default:
 		return false, fmt.Errorf("%w: %q is neither a file, a folder nor a link (type %q)", ErrTar, h.Name, h.Typeflag)
 	}
+	if h.Typeflag == tar.TypeReg {
+		return false, unpackFile(root, content, h, modes)
+	}
 	if err := makeRoom(root, h.Name); err != nil {
 		return false, err
 	}
-	switch h.Typeflag {
-	case tar.TypeSymlink:
+	if h.Typeflag == tar.TypeSymlink {
 		return false, root.Symlink(h.Linkname, h.Name)
-	case tar.TypeLink:
-		target, err := entryName(h.Linkname)
-		if err != nil {
-			return false, err
-		}
-		return false, root.Link(target, h.Name)
 	}
-	return false, unpackFile(root, content, h, modes)
+	target, err := entryName(h.Linkname)
+	if err != nil {
+		return false, err
+	}
+	return false, root.Link(target, h.Name)
 }
+
+var errIsDir = errors.New("is a directory")
 
 // makeRoom removes what has the name of a new file or link.
 func makeRoom(root *os.Root, name string) error {
@@ -144,19 +147,30 @@ func makeRoom(root *os.Root, name string) error {
 	case err != nil:
 		return err
 	case info.IsDir():
-		return &fs.PathError{Op: "replace", Path: name, Err: errors.New("is a directory")}
+		return &fs.PathError{Op: "replace", Path: name, Err: errIsDir}
 	}
 	return root.Remove(name)
 }
 
-func unpackFile(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMode) error {
+// unpackFile makes a file beside the one that it replaces, which is there until the new
+// one is whole.
+func unpackFile(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMode) (err error) {
 	if Sparse(h) {
 		return fmt.Errorf("%w: %q is a sparse file", ErrTar, h.Name)
 	}
-	f, err := root.OpenFile(h.Name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
+	if info, err := root.Lstat(h.Name); err == nil && info.IsDir() {
+		return &fs.PathError{Op: "replace", Path: h.Name, Err: errIsDir}
 	}
+	part := path.Join(path.Dir(h.Name), ".husk-"+rand.Text())
+	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("%s: %w", h.Name, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = root.Remove(part)
+		}
+	}()
 	_, err = io.Copy(f, content)
 	if err == nil {
 		err = f.Chmod(h.FileInfo().Mode() & modes)
@@ -167,8 +181,8 @@ func unpackFile(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMo
 	if err != nil {
 		return fmt.Errorf("%s: %w", h.Name, err)
 	}
-	setTime(root, h.Name, h.ModTime)
-	return nil
+	setTime(root, part, h.ModTime)
+	return root.Rename(part, h.Name)
 }
 
 // Sparse tells of a file with holes, of GNU's formats (tar(5), "GNU.sparse"): of a

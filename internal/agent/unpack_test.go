@@ -123,3 +123,32 @@ func FuzzUnpack(f *testing.F) {
 		requireUntouched(t, dir)
 	})
 }
+
+// TestUnpackReplacesWhole: what a file replaces is there until all of it has come.
+func TestUnpackReplacesWhole(t *testing.T) {
+	dir := t.TempDir()
+	old := filepath.Join(dir, "f")
+	require.NoError(t, os.WriteFile(old, []byte("old"), 0o600))
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer root.Close()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: "f", Typeflag: tar.TypeReg, Mode: 0o640, Size: 3000}))
+	_, err = w.Write(bytes.Repeat([]byte("n"), 3000))
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+
+	require.ErrorContains(t, Unpack(root, bytes.NewReader(b.Bytes()[:2000])), "f: ")
+	got, err := os.ReadFile(old)
+	require.NoError(t, err)
+	require.Equal(t, "old", string(got))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "the half of the new one is gone")
+
+	require.NoError(t, Unpack(root, &b))
+	got, err = os.ReadFile(old)
+	require.NoError(t, err)
+	require.Len(t, got, 3000)
+}

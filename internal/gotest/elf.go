@@ -130,11 +130,22 @@ func findLibrary(name string, folders []string) (string, error) {
 	}
 	for _, dir := range folders {
 		path := filepath.Join(dir, name)
-		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && !foreign(path) {
 			return path, nil
 		}
 	}
 	return "", fs.ErrNotExist
+}
+
+// foreign tells of a library for another kind of processor, which a loader passes over
+// (ld.so(8)): a host may have those of i386 in the same folders.
+func foreign(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false // that is said when it is read
+	}
+	defer f.Close()
+	return f.Machine != elf.EM_X86_64 || f.Class != elf.ELFCLASS64
 }
 
 // loaderConfig names further folders (ldconfig(8)).

@@ -2,6 +2,8 @@ package gotest
 
 import (
 	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,6 +68,17 @@ func TestLibraries(t *testing.T) {
 	got, err = findLibrary(lib, nil)
 	require.NoError(t, err)
 	require.Equal(t, lib, got)
+
+	// An ELF header for another processor.
+	header := elf.Header64{Type: uint16(elf.ET_DYN), Machine: uint16(elf.EM_AARCH64), Version: uint32(elf.EV_CURRENT), Ehsize: 64}
+	copy(header.Ident[:], elf.ELFMAG)
+	header.Ident[elf.EI_CLASS], header.Ident[elf.EI_DATA], header.Ident[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)
+	var b bytes.Buffer
+	require.NoError(t, binary.Write(&b, binary.LittleEndian, header))
+	write(t, dir+"/libx.so.1", b.String())
+	got, err = findLibrary("libx.so.1", []string{dir, dir + "/lib"})
+	require.NoError(t, err)
+	require.Equal(t, lib, got, "one for another processor is passed over")
 	_, err = findLibrary("liby.so", []string{dir})
 	require.Error(t, err)
 

@@ -72,7 +72,7 @@ func Default(getenv func(string) string) (string, error) {
 func Newest(dir string) (Kernel, error) {
 	kernels, err := List(dir)
 	if err != nil {
-		return Kernel{}, fmt.Errorf("%w: %w; name one with -k", ErrNone, err)
+		return Kernel{}, fmt.Errorf("%w: %w; name one with --kernel", ErrNone, err)
 	}
 	var unreadable []string
 	for _, k := range kernels {
@@ -82,10 +82,10 @@ func Newest(dir string) (Kernel, error) {
 		unreadable = append(unreadable, k.Err.Error())
 	}
 	if unreadable == nil {
-		return Kernel{}, fmt.Errorf("%w: there is no %s; name one with -k, or install one (Debian: linux-image-cloud-amd64)",
+		return Kernel{}, fmt.Errorf("%w: there is no %s; name one with --kernel, or install one (Debian: linux-image-cloud-amd64)",
 			ErrNone, filepath.Join(dir, prefix+"*"))
 	}
-	return Kernel{}, fmt.Errorf("%w: %s; name another with -k, or allow reading: sudo chmod a+r %s",
+	return Kernel{}, fmt.Errorf("%w: %s; name another with --kernel, or allow reading: sudo chmod a+r %s",
 		ErrNone, strings.Join(unreadable, ", "), kernels[0].Path)
 }
 

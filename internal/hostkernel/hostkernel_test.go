@@ -87,7 +87,7 @@ func TestNewestSkipsWhatCannotBeRead(t *testing.T) {
 func TestNewestWithoutKernels(t *testing.T) {
 	_, err := Newest(filepath.Join(t.TempDir(), "missing"))
 	require.ErrorIs(t, err, ErrNone)
-	require.ErrorContains(t, err, "name one with -k")
+	require.ErrorContains(t, err, "name one with --kernel")
 
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))

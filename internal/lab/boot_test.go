@@ -53,7 +53,7 @@ func TestLab(t *testing.T) {
 	t.Run("no such command", func(t *testing.T) {
 		code, _, stderr := run(t, agent.Command{Argv: []string{"husk-no-such"}})
 		require.Equal(t, agent.CodeNotFound, code)
-		require.Equal(t, "husk-no-such: command not found\n", stderr)
+		require.Equal(t, "exec: \"husk-no-such\": executable file not found in $PATH\n", stderr)
 	})
 	t.Run("10 MiB there and back", func(t *testing.T) {
 		want := make([]byte, 10<<20)

@@ -4,9 +4,11 @@
 package machine
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/huskvm/husk/devices/disk"
+	"github.com/huskvm/husk/internal/cgroup"
 	"github.com/huskvm/husk/vmm"
 )
 
@@ -29,6 +31,10 @@ type Spec struct {
 	Volumes  []Volume    `json:"volumes,omitempty"`
 	Tmpfs    []Tmpfs     `json:"tmpfs,omitempty"`
 	Disks    []disk.Spec `json:"disks,omitempty"` // more disks, raw for the guest
+	// ShmSize is the size of /dev/shm in bytes; 0 is 64 MiB.
+	ShmSize int64 `json:"shm_size,omitempty"`
+	// Sysctls are the guest's kernel's: "net.core.somaxconn" → "1024".
+	Sysctls map[string]string `json:"sysctls,omitempty"`
 
 	Hostname   string        `json:"hostname"`
 	Domainname string        `json:"domainname,omitempty"`
@@ -44,7 +50,10 @@ type Spec struct {
 	KVM     string `json:"kvm,omitempty"`     // "" for /dev/kvm
 	Memory  uint64 `json:"memory"`            // guest RAM in bytes
 	CPUs    int    `json:"cpus"`              // virtual processors
-	Limits  Limits `json:"limits"`
+	// Limits are held by the host, or the machine is not started. Bounds are what it keeps
+	// to by itself, by its RAM and processors: the host is to hold it to them, too, if it can.
+	Limits cgroup.Limits `json:"limits"`
+	Bounds cgroup.Limits `json:"bounds"`
 
 	// Timeout ends the machine after that time; 0 for never.
 	Timeout time.Duration `json:"timeout,omitempty"`
@@ -79,10 +88,14 @@ type Process struct {
 	TTY       bool     `json:"tty,omitempty"`
 	OpenStdin bool     `json:"open_stdin,omitempty"` // else its standard input is empty
 	// StopSignal is what asks it to end: "SIGTERM", "9". StopTimeout is how long it
-	// may take then; negative for as long as it wants.
+	// may take then; negative for as long as it wants, 0 for DefaultStop.
 	StopSignal  string        `json:"stop_signal,omitempty"`
 	StopTimeout time.Duration `json:"stop_timeout,omitempty"`
 }
+
+// Patience is how long the command may take to end when it is asked to; negative for as
+// long as it wants.
+func (p Process) Patience() time.Duration { return cmp.Or(p.StopTimeout, DefaultStop) }
 
 // A Volume is a file or folder of the host's in the guest.
 type Volume struct {
@@ -95,22 +108,4 @@ type Volume struct {
 type Tmpfs struct {
 	Guest   string `json:"guest"`
 	Options string `json:"options,omitempty"` // "size=64m,mode=1777"
-}
-
-// Limits are what the host lets a machine have, by a control group (cgroup v2). Zero
-// is no limit.
-type Limits struct {
-	CPUs   float64 `json:"cpus,omitempty"`       // processors' worth of time: cpu.max
-	Weight uint64  `json:"cpu_weight,omitempty"` // 1 to 10000: cpu.weight
-	Memory uint64  `json:"memory,omitempty"`     // bytes, of guest RAM and husk together: memory.max
-	IO     []IO    `json:"io,omitempty"`         // io.max
-}
-
-// An IO is a limit on one of the host's block devices, per second.
-type IO struct {
-	Device    string `json:"device"` // a path
-	ReadBPS   uint64 `json:"read_bps,omitempty"`
-	WriteBPS  uint64 `json:"write_bps,omitempty"`
-	ReadIOPS  uint64 `json:"read_iops,omitempty"`
-	WriteIOPS uint64 `json:"write_iops,omitempty"`
 }

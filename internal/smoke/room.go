@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/huskvm/husk/internal/cgroup"
 )
 
 // A room is what the host has for machines: so many at a time, so many virtual
@@ -45,7 +47,7 @@ func newRoom(jobs int) *room {
 		r.cpus = r.jobs
 	}
 	r.memory = availableMemory()
-	if group := cgroupMemory(cgroupRoot, ownCgroup()); group > 0 && (r.memory == 0 || group < r.memory) {
+	if group := cgroup.Host().FreeMemory(); group > 0 && (r.memory == 0 || group < r.memory) {
 		r.memory = group
 	}
 	r.memory = r.memory / 10 * 9

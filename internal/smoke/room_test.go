@@ -98,22 +98,3 @@ func TestAlone(t *testing.T) {
 		alone: []string{"port 2222/tcp", "port 53/udp", "tap tap0", "disk " + image},
 	}, c.needs())
 }
-
-func TestCgroupMemory(t *testing.T) {
-	root := t.TempDir()
-	group := func(dir string, files map[string]string) {
-		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o700))
-		for name, text := range files {
-			require.NoError(t, os.WriteFile(filepath.Join(root, dir, name), []byte(text), 0o600))
-		}
-	}
-	group("a/b/c", map[string]string{"memory.max": "max\n", "memory.current": "5\n"})
-	require.Zero(t, cgroupMemory(root, "/a/b/c"), "no limit")
-	group("a/b", map[string]string{"memory.max": "1000000\n", "memory.current": "500000\n", "memory.stat": "anon 1\ninactive_file 100000\nslab 3\n"})
-	require.EqualValues(t, 600000, cgroupMemory(root, "/a/b/c"))
-	group("a", map[string]string{"memory.max": "700000\n", "memory.current": "650000\n"})
-	require.EqualValues(t, 50000, cgroupMemory(root, "/a/b/c"), "the least of all")
-	require.EqualValues(t, 50000, cgroupMemory(root, "/a/none/at/../all"), "in a container")
-	group("", map[string]string{"memory.max": "10\n", "memory.current": "20\n"})
-	require.EqualValues(t, 4096, cgroupMemory(root, "/../x"), "full")
-}

@@ -126,7 +126,7 @@ func testCommands(t *testing.T, c *commanded) {
 	require.Contains(t, errs, "nonesuch: no such command")
 	code, _, errs = c.run(nil, "nonesuch")
 	require.Equal(t, agent.CodeNotFound, code)
-	require.Equal(t, "nonesuch: command not found\n", errs)
+	require.Equal(t, "exec: \"nonesuch\": executable file not found in $PATH\n", errs)
 
 	signals := make(chan os.Signal, 1)
 	signals <- syscall.SIGTERM

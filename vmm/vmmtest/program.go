@@ -41,7 +41,9 @@ func buildProgram(goCommand string) ([]byte, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	file := filepath.Join(dir, "husk-init")
-	cmd := exec.Command(goCommand, "build", "-trimpath", "-ldflags=-s -w", "-o", file, "github.com/huskvm/husk/cmd/husk-init")
+	cmd := exec.Command(goCommand, "build", "-race=false", "-msan=false", "-asan=false", "-cover=false",
+		"-trimpath", "-ldflags=-s -w", "-o", file, "github.com/huskvm/husk/cmd/husk-init")
+	// GOFLAGS may ask for what needs cgo, such as -race: not for this program.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("husk-init, the guest's first process, is not built in and go build failed: %w\n%s"+

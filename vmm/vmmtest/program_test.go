@@ -12,6 +12,7 @@ func TestTheProgramIsBuilt(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil || testing.Short() {
 		t.Skip("builds a program with go")
 	}
+	t.Setenv("GOFLAGS", "-race -cover") // of the tests themselves
 	b, err := buildProgram("go")
 	require.NoError(t, err)
 	require.Equal(t, "\x7fELF", string(b[:4]))

@@ -43,6 +43,7 @@ type Device struct {
 	// writeback says that the driver flushes. Without, each write is flushed
 	// before the driver hears that it is done.
 	writeback atomic.Bool
+	stats     counters
 }
 
 // New returns a device for a disk. It fails if the configuration cannot be.
@@ -102,6 +103,8 @@ func (d *Device) try(r *request) (read uint64, _ status, _ error) {
 		if err != nil {
 			return 0, statusIOErr, err
 		}
+		d.stats.reads.Add(1)
+		d.stats.readBytes.Add(uint64(e.n))
 		return uint64(e.n), statusOK, nil
 	case typeFlush:
 		err := d.c.Disk.Flush()
@@ -138,6 +141,10 @@ func (d *Device) change(r *request) (status, error) {
 		e, err := d.c.data(r.sector, queue.Len(r.out))
 		if err == nil && e.n > 0 {
 			err = d.c.Disk.WriteAt(r.out, e.off)
+		}
+		if err == nil {
+			d.stats.writes.Add(1)
+			d.stats.writeBytes.Add(uint64(e.n))
 		}
 		return result(err), err
 	}

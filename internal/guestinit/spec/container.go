@@ -26,6 +26,10 @@ type Container struct {
 	DNSOptions []string `json:"dns_options,omitempty"`
 	// Dir is made in the root if it is not there: the command's working directory.
 	Dir string `json:"dir,omitempty"`
+	// ShmSize is the size of /dev/shm in bytes; 0 is 64 MiB, as in Docker's containers.
+	ShmSize int64 `json:"shm_size,omitempty"`
+	// Sysctls are written to /proc/sys: "net.core.somaxconn" → "1024".
+	Sysctls map[string]string `json:"sysctls,omitempty"`
 }
 
 // A Disk is one of the machine's, with a file system on it.

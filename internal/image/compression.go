@@ -1,0 +1,71 @@
+package image
+
+import (
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/therootcompany/xz"
+)
+
+// maxWindow bounds the memory that a zstd stream can ask for: what zstd --long=27 makes.
+const maxWindow = 128 << 20
+
+// A compression is how a stream of bytes is packed, by how it begins.
+type compression int
+
+const (
+	plain compression = iota
+	gzipped
+	zstandard
+	bzipped // in archives only, as docker load takes them
+	xzipped
+)
+
+// detect tells from the first bytes how a stream is packed. Media types are wrong often
+// enough that nobody else believes them either.
+func detect(head []byte) compression {
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		return gzipped
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		return zstandard
+	case len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.HasPrefix(head[1:], []byte{0x2a, 0x4d, 0x18}):
+		return zstandard // one that begins with a skippable frame (RFC 8878 §3.1.2)
+	case bytes.HasPrefix(head, []byte("BZh")):
+		return bzipped
+	case bytes.HasPrefix(head, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
+		return xzipped
+	}
+	return plain
+}
+
+// unpack reads what is in a stream. Close frees what the unpacking needs, not r.
+func unpack(r io.Reader) (io.ReadCloser, compression, error) {
+	b := bufio.NewReaderSize(r, 64<<10)
+	head, err := b.Peek(6)
+	if err != nil && err != io.EOF { //nolint:errorlint // Peek gives it bare
+		return nil, plain, err
+	}
+	kind := detect(head)
+	switch kind {
+	case gzipped:
+		z, err := gzip.NewReader(b)
+		return z, kind, err
+	case zstandard:
+		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, kind, err
+		}
+		return z.IOReadCloser(), kind, nil
+	case bzipped:
+		return io.NopCloser(bzip2.NewReader(b)), kind, nil
+	case xzipped:
+		x, err := xz.NewReader(b, xz.DefaultDictMax)
+		return io.NopCloser(x), kind, err
+	}
+	return io.NopCloser(b), kind, nil
+}

@@ -1,0 +1,148 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
+)
+
+// defaultDockerHost is where Docker's daemon listens.
+const defaultDockerHost = "unix:///var/run/docker.sock"
+
+// A daemon is Docker's (Docker Engine API, "Images").
+type daemon struct {
+	socket string
+	base   *http.Transport
+}
+
+func newDaemon(host string) (*daemon, error) {
+	host = cmp.Or(host, defaultDockerHost)
+	socket, ok := strings.CutPrefix(host, "unix://")
+	if !ok || socket == "" {
+		return nil, fmt.Errorf("Docker's daemon at %q (DOCKER_HOST): husk talks to it by a socket of this host, unix:///PATH", host) //nolint:staticcheck,revive // a name
+	}
+	base := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+		DisableCompression: true,
+	}
+	return &daemon{socket, base}, nil
+}
+
+// get asks for something of an image.
+func (d *daemon) get(ctx context.Context, ref Reference, what string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/images/"+ref.Familiar()+what, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := d.base.RoundTrip(req)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED):
+		return nil, fmt.Errorf("Docker's daemon does not run: %w", err) //nolint:staticcheck,revive // a name
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("Docker's daemon: %w; members of the group docker may ask it", err) //nolint:staticcheck,revive // a name
+	case err != nil:
+		return nil, fmt.Errorf("Docker's daemon at %s: %w", d.socket, err) //nolint:staticcheck,revive // a name
+	case resp.StatusCode == http.StatusOK:
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Message string `json:"message"`
+	}
+	_ = json.NewDecoder(io.LimitReader(resp.Body, maxManifest)).Decode(&answer)
+	if resp.StatusCode == http.StatusNotFound {
+		return nil, fmt.Errorf("%w in Docker's daemon: %s", ErrNotFound, answer.Message)
+	}
+	return nil, fmt.Errorf("Docker's daemon: %s: %s", resp.Status, answer.Message) //nolint:staticcheck,revive // a name
+}
+
+// id is what the daemon calls an image.
+func (d *daemon) id(ctx context.Context, ref Reference) (v1.Hash, error) {
+	body, err := d.get(ctx, ref, "/json")
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	defer body.Close()
+	text, err := readAll(body, maxConfig)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	var answer struct {
+		ID v1.Hash `json:"Id"`
+	}
+	if err := json.Unmarshal(text, &answer); err != nil {
+		return v1.Hash{}, fmt.Errorf("Docker's daemon: %w", err) //nolint:staticcheck,revive // a name
+	}
+	return answer.ID, nil
+}
+
+// loadFromDaemon brings an image of Docker's daemon here, unless it is.
+func (s *Store) loadFromDaemon(ctx context.Context, ref Reference, o PullOptions) (_ []*Image, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s:%s: %w", FromDaemon, ref.Familiar(), err)
+		}
+	}()
+	d, err := newDaemon(o.DockerHost)
+	if err != nil {
+		return nil, err
+	}
+	defer d.base.CloseIdleConnections()
+	id, err := d.id(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	ix, err := s.readIndex()
+	if err != nil {
+		return nil, err
+	}
+	if r := ix.byID(id); r != nil && s.whole(r) {
+		return s.name(ctx, id, ref)
+	}
+	body, err := d.get(ctx, ref, "/get")
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	t, err := s.spool(ctx, body)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = t.close() }()
+	tag := ref.Familiar()
+	if ref.Digest != "" {
+		tag = ""
+	}
+	return s.loadTree(ctx, t, tag, o, single)
+}
+
+// name gives an image that is here a name more.
+func (s *Store) name(ctx context.Context, id v1.Hash, ref Reference) ([]*Image, error) {
+	var r *record
+	err := s.update(ctx, func(ix *index) error {
+		if r = ix.byID(id); r == nil {
+			return ErrNotFound
+		}
+		if ref.Digest == "" {
+			r = ix.put(&record{ID: id, Names: []string{ref.Familiar()}}, s.whole)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	i, err := s.image(r)
+	return []*Image{i}, err
+}
