@@ -58,7 +58,7 @@ test-kvm:
 
 # KVM tests and end-to-end boots in a machine with a complete KVM.
 lab-test: build bin/hostile
-	@tests/install kernels qemu disktools debian cc
+	@tests/install kernels qemu disktools debian busybox cc
 	@GO='$(GO)' tests/lab-test
 
 # Every fuzzer in turn, for FUZZTIME each.

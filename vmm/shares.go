@@ -23,7 +23,7 @@ type Share struct {
 	// ReadOnly refuses, on the host, all that would change something.
 	ReadOnly bool
 	// CacheTime is how long the guest may go on believing what it knows of names and
-	// attributes. With 0 it sees at once what changes on the host.
+	// attributes. With 0 it sees at once what changes on the host; see share.Config.
 	CacheTime time.Duration
 }
 

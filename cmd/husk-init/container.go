@@ -51,7 +51,12 @@ func runContainer(init spec.Init) error {
 		return err
 	}
 	go func() {
-		// What is not needed to start comes when others wait.
+		// What is not needed to start comes after it. A host that starts nothing may press
+		// the button, too.
+		select {
+		case <-c.first.begun:
+		case <-time.After(idle):
+		}
 		_ = loadModules(later, func(err error) { say("husk-init: %v", err) })
 		_ = os.RemoveAll(spec.Drivers) // it is memory
 		watchPowerButton(c.powerOff)
@@ -63,6 +68,9 @@ func runContainer(init spec.Init) error {
 	})
 	return nil
 }
+
+// idle is how long the host may take to start the main command until the rest is loaded.
+const idle = 2 * time.Second
 
 // setUp makes all that there is when the agent says hello.
 func (c *container) setUp() error {

@@ -26,7 +26,7 @@ const (
 	imageRoot   = spec.Dir + "/image"  // the image's root
 	memory      = spec.Dir + "/memory" // a tmpfs: what is written to the root, without a disk for it
 	upperDisk   = spec.Dir + "/upper"  // the disk for it
-	shares      = spec.Dir + "/shares" // those of which a single file is mounted
+	shares      = spec.Dir + "/shares" // those of which not all is mounted
 	newRootPath = spec.Dir + "/root"   // all as one
 	etcFolder   = spec.Dir + "/etc"    // files for /etc
 	ownUpper    = spec.Dir + "/data"   // upperDisk, where husk-init itself is
@@ -150,20 +150,32 @@ type place struct {
 	optional bool                             // a kernel without it will do
 }
 
-// mountIn mounts all that is below the root, the least deep first: what is deeper may
-// be in it. What a user mounts is in place of what would be there.
+// mountIn mounts all that is below the root.
 func (c *container) mountIn(root *inroot.Root) error {
-	list := c.standard()
+	if err := mountPlaces(root, c.asked(c.standard())); err != nil {
+		return err
+	}
+	if err := furnishDev(root); err != nil {
+		return fmt.Errorf("/dev: %w", err)
+	}
+	return linkMtab(root)
+}
+
+// asked adds what a user mounts to what is there otherwise, some of which it replaces.
+func (c *container) asked(list []place) []place {
+	for _, name := range etcNames {
+		list = append(list, place{name, bind(c.etc.file(name)), true, false})
+	}
 	for _, m := range c.spec.Mounts {
 		target := path.Clean("/" + m.Target)
 		list = slices.DeleteFunc(list, func(p place) bool { return p.target == target })
-		list = append(list, c.place(m, target))
+		list = append(list, placeOf(m, target))
 	}
-	for _, name := range etcNames {
-		if !slices.ContainsFunc(c.spec.Mounts, func(m spec.Mount) bool { return path.Clean("/"+m.Target) == name }) {
-			list = append(list, place{name, bind(c.etc.file(name)), true, false})
-		}
-	}
+	return list
+}
+
+// mountPlaces mounts a list, the least deep first: what is deeper may be in it.
+func mountPlaces(root *inroot.Root, list []place) error {
 	depth := func(p place) int { return strings.Count(strings.TrimSuffix(p.target, "/"), "/") }
 	slices.SortStableFunc(list, func(a, b place) int { return cmp.Compare(depth(a), depth(b)) })
 	for _, p := range list {
@@ -171,10 +183,7 @@ func (c *container) mountIn(root *inroot.Root) error {
 			return fmt.Errorf("mount %s: %w", p.target, err)
 		}
 	}
-	if err := furnishDev(root); err != nil {
-		return fmt.Errorf("/dev: %w", err)
-	}
-	return linkMtab(root)
+	return nil
 }
 
 // mountIn mounts one.
@@ -238,15 +247,12 @@ func (c *container) standard() []place {
 	}
 }
 
-// place is what a user has asked for.
-func (c *container) place(m spec.Mount, target string) place {
-	switch {
-	case m.Tag == "":
+// placeOf is what a user has asked for.
+func placeOf(m spec.Mount, target string) place {
+	if m.Tag == "" {
 		return place{target: target, mount: func(at string, made bool) error { return mountTmpfs(m, at, made) }}
-	case m.File != "":
-		return place{target: target, file: true, mount: func(at string, _ bool) error { return mountFile(m, at) }}
 	}
-	return place{target: target, mount: func(at string, _ bool) error { return mountShare(m.Tag, at, m.ReadOnly) }}
+	return place{target: target, file: m.File != "", mount: func(at string, _ bool) error { return mountShare(m, at) }}
 }
 
 // mountTmpfs mounts a tmpfs. As with runc, a folder of the image's keeps its mode, unless
@@ -273,33 +279,35 @@ func mountTmpfs(m spec.Mount, at string, made bool) error {
 	return mountFS("tmpfs", "tmpfs", at, o.Flags, data)
 }
 
-// mountShare mounts a virtio-fs share.
-func mountShare(tag, at string, readOnly bool) error {
-	var flags uintptr
-	if readOnly {
-		flags = unix.MS_RDONLY
+// mountShare mounts a virtio-fs share, or one file of it. All mounts of one share are one
+// file system, so it is the mount that is read-only.
+func mountShare(m spec.Mount, at string) error {
+	if m.File == "" && !m.ReadOnly {
+		return mountTag(m.Tag, at)
 	}
-	err := mountFS(tag, "virtiofs", at, flags, "")
+	// Not at once where it is wanted: what is below a mount is still what was opened there.
+	if err := os.MkdirAll(shares, 0o700); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(shares, "")
+	if err != nil {
+		return err
+	}
+	if err := mountTag(m.Tag, dir); err != nil {
+		return err
+	}
+	if m.ReadOnly {
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+			return fmt.Errorf("read-only: %w", err)
+		}
+	}
+	return bind(filepath.Join(dir, filepath.Clean("/"+m.File)))(at, false)
+}
+
+func mountTag(tag, at string) error {
+	err := mountFS(tag, "virtiofs", at, 0, "")
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("the machine has no share %q: %w", tag, err)
 	}
 	return err
-}
-
-// mountFile mounts a single file of a share.
-func mountFile(m spec.Mount, at string) error {
-	dir := filepath.Join(shares, m.Tag)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	if err := mountShare(m.Tag, dir, m.ReadOnly); err != nil {
-		return err
-	}
-	if err := bind(filepath.Join(dir, filepath.Clean("/"+m.File)))(at, false); err != nil {
-		return err
-	}
-	if !m.ReadOnly {
-		return nil
-	}
-	return unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
 }

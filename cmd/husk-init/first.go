@@ -18,10 +18,10 @@ import (
 // husk-init again, in namespaces of its own, that waits to be told what to become. What
 // can only be done in there, mounting its /proc, it does then.
 type first struct {
-	proc    *os.Process
-	conn    *os.File // a Unix socket
-	running bool     // it is the command
-	used    bool
+	proc  *os.Process
+	conn  *os.File      // a Unix socket
+	begun chan struct{} // closed when it is the command
+	used  bool
 }
 
 // firstConn is the process's end of the socket.
@@ -35,17 +35,18 @@ func startFirst() (*first, error) {
 	}
 	ours, theirs := os.NewFile(uintptr(ends[0]), "first"), os.NewFile(uintptr(ends[1]), "first")
 	defer theirs.Close()
-	proc, err := os.StartProcess(self, []string{"husk-init", firstArg}, &os.ProcAttr{
+	proc, err := os.StartProcess(self, []string{firstName}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{},
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs},
-		Sys:   &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID},
+		// Go has what is mounted in an unshared namespace seen nowhere else.
+		Sys: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS},
 	})
 	if err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("the container's first process: %w", err)
 	}
-	return &first{proc: proc, conn: ours}, nil
+	return &first{proc: proc, conn: ours, begun: make(chan struct{})}, nil
 }
 
 func (f *first) pid() int { return f.proc.Pid }
@@ -55,7 +56,14 @@ func (f *first) namespace(kind string) string {
 	return fmt.Sprintf("/proc/%d/ns/%s", f.proc.Pid, kind)
 }
 
-func (f *first) isRunning() bool { return f.running }
+func (f *first) isRunning() bool {
+	select {
+	case <-f.begun:
+		return true
+	default:
+		return false
+	}
+}
 
 // An order is what the first process is to become: an agent.Program whose Files are sent
 // with it, behind the folder that is the root.
@@ -105,7 +113,7 @@ func (f *first) become(p *agent.Program) (*os.Process, error) {
 	var b [5]byte
 	switch _, err := io.ReadFull(f.conn, b[:]); {
 	case errors.Is(err, io.EOF): // closed by its exec
-		f.running = true
+		close(f.begun)
 		return f.proc, nil
 	case err != nil:
 		return nil, err
@@ -118,7 +126,7 @@ func (f *first) become(p *agent.Program) (*os.Process, error) {
 	return nil, &os.SyscallError{Syscall: stages[b[0]], Err: errno}
 }
 
-// firstMain is the process.
+// firstMain is the process. It returns only when it becomes nothing.
 func firstMain() error {
 	unix.CloseOnExec(firstConn)
 	conn := os.NewFile(firstConn, "husk-init")
@@ -132,8 +140,8 @@ func firstMain() error {
 	if !errors.As(err, &errno) {
 		errno = unix.EINVAL
 	}
-	_, _ = conn.Write(binary.BigEndian.AppendUint32([]byte{stage}, uint32(errno)))
-	return fmt.Errorf("%s: %w", o.Path, err)
+	_, err = conn.Write(binary.BigEndian.AppendUint32([]byte{stage}, uint32(errno)))
+	return err
 }
 
 // receive waits for the order.

@@ -22,10 +22,16 @@ const (
 	besideArg  = "beside"  // the same, beside another first process
 	shellArg   = "shell"   // the shell, for a line or the console
 	builtinArg = "builtin" // one of the shell's own commands
-	firstArg   = "first"   // a container's first process, before it is the container's command
 )
 
+// firstName is argument 0 of a container's first process, before it is the container's
+// command. The kernel calls its first process by its path.
+const firstName = "@husk-first"
+
 func main() {
+	if os.Args[0] == firstName { // process 1, too, of the container's
+		failWith("container", firstMain())
+	}
 	if os.Getpid() == 1 {
 		// Whatever went wrong, a first process must not end: the kernel would panic.
 		if err := boot(); err != nil {
@@ -39,8 +45,6 @@ func main() {
 		failWith("agent", serveLab())
 	case guestArg, besideArg:
 		failWith("agent", guestAgent(args[1], args[2]))
-	case firstArg:
-		failWith("container", firstMain())
 	case shellArg:
 		os.Exit(shellMain(os.Args[2:]))
 	case builtinArg:

@@ -18,6 +18,9 @@ func attachVerb() verb {
 too, and ends with its exit code. Several clients may be attached at the same time. The
 command waits for the client that has started it to take its output, and for no other: one that
 falls 4 MiB behind is detached.`,
+		examples: `husk attach web
+# Only look
+husk attach --no-stdin --sig-proxy=false web`,
 		failedCode: exitMachine,
 		define: func(fs *pflag.FlagSet) runner {
 			noStdin := fs.Bool("no-stdin", false, "do not send standard input")

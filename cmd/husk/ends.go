@@ -21,6 +21,8 @@ type commandEnds struct {
 	tty        bool // the command is on a terminal
 	detachKeys string
 	signals    bool // those that husk gets are the command's
+	// noStdout and noStderr leave the command's output where it is.
+	noStdout, noStderr bool
 }
 
 // with calls f with the ends, and gives the terminal back afterwards.
@@ -29,9 +31,15 @@ func (c commandEnds) with(ctx context.Context, f func(context.Context, machine.S
 	if err != nil {
 		return 0, usageError{fmt.Errorf("--detach-keys: %w", err)}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s := machine.Streams{Stdout: c.env.stdout, Stderr: c.env.stderr}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var s machine.Streams
+	if !c.noStdout {
+		s.Stdout = c.env.stdout
+	}
+	if !c.noStderr {
+		s.Stderr = c.env.stderr
+	}
 	if c.stdin {
 		in, err := term.NewInput(c.env.stdin)
 		if err != nil {
@@ -42,7 +50,9 @@ func (c commandEnds) with(ctx context.Context, f func(context.Context, machine.S
 	}
 	if c.tty {
 		if window := terminalOf(c.env); window != nil {
-			s.Size, s.Resizes = followWindow(ctx, window)
+			var unfollow func()
+			s.Size, s.Resizes, unfollow = followWindow(ctx, window)
+			defer unfollow()
 		}
 		if c.stdin && term.IsTerminal(c.env.stdin) {
 			t, err := term.MakeRaw(c.env.stdin, guardName)
@@ -54,20 +64,27 @@ func (c commandEnds) with(ctx context.Context, f func(context.Context, machine.S
 		}
 	}
 	if c.signals {
-		signals := make(chan os.Signal, 16)
-		signal.Notify(signals)
-		// About husk itself, or Go's own.
-		signal.Reset(unix.SIGURG, unix.SIGCHLD, unix.SIGPIPE, unix.SIGWINCH, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGCONT)
-		defer signal.Stop(signals)
+		signals, stop := forwarded(cancel)
+		defer stop()
 		s.Signals = signals
 	}
 	code, err = f(ctx, s)
-	if errors.Is(err, term.ErrDetached) {
-		return exitOK, nil
+	gone := new(goneAway)
+	if errors.As(context.Cause(ctx), &gone) {
+		fmt.Fprintf(c.env.stderr, "husk: %v\n", gone)
+		return 128 + int(gone.signal), nil
 	}
+	return endOfCommand(c.env, code, err)
+}
+
+// endOfCommand is the exit code of a command that a machine was asked for.
+func endOfCommand(e *env, code int, err error) (int, error) {
 	failed := new(machine.Failed)
-	if errors.As(err, &failed) {
-		fmt.Fprintf(c.env.stderr, "husk: %v\n", failed)
+	switch {
+	case errors.Is(err, term.ErrDetached):
+		return exitOK, nil
+	case errors.As(err, &failed):
+		fmt.Fprintf(e.stderr, "husk: %v\n", failed)
 		return failed.Code, nil
 	}
 	return code, err
@@ -84,19 +101,74 @@ func terminalOf(e *env) *os.File {
 	return nil
 }
 
-// followWindow is the size of a terminal's window, and what it becomes.
-func followWindow(ctx context.Context, window *os.File) (agent.Size, <-chan agent.Size) {
-	sizes := make(chan agent.Size)
+// followWindow is the size of a terminal's window, and what it becomes until unfollow is
+// called.
+func followWindow(ctx context.Context, window *os.File) (_ agent.Size, _ <-chan agent.Size, unfollow func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	sizes, done := make(chan agent.Size), make(chan struct{})
 	convert := func(s term.Size) agent.Size { return agent.Size{Rows: uint16(s.Rows), Cols: uint16(s.Columns)} }
-	go term.Follow(ctx, window, func(s term.Size) {
-		select {
-		case sizes <- convert(s):
-		case <-ctx.Done():
-		}
-	})
+	go func() {
+		defer close(done)
+		term.Follow(ctx, window, func(s term.Size) {
+			select {
+			case sizes <- convert(s):
+			case <-ctx.Done():
+			}
+		})
+	}()
+	unfollow = func() {
+		cancel()
+		<-done
+	}
 	first, err := term.SizeOf(window)
 	if err != nil {
-		return agent.Size{}, sizes
+		return agent.Size{}, sizes, unfollow
 	}
-	return convert(first), sizes
+	return convert(first), sizes, unfollow
+}
+
+// A goneAway is why a client leaves a machine alone that does not end.
+type goneAway struct{ signal unix.Signal }
+
+func (g *goneAway) Error() string {
+	return fmt.Sprintf("the command does not end by %s; it is left running: husk stop and husk kill end a machine", unix.SignalName(g.signal))
+}
+
+// insistence is how often a user asks until husk believes that the command will not end.
+const insistence = 3
+
+// forwarded are the signals for the command: all but those that are about husk itself. Who
+// asks it to end again and again is let go.
+func forwarded(leave context.CancelCauseFunc) (<-chan os.Signal, func()) {
+	signals, forward := make(chan os.Signal, 16), make(chan os.Signal, 16)
+	signal.Notify(signals)
+	// Go's runtime sends itself SIGURG; a write to a pipe that nobody reads fails by its error.
+	signal.Reset(unix.SIGURG, unix.SIGCHLD, unix.SIGPIPE, unix.SIGWINCH, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGCONT)
+	done := make(chan struct{})
+	go func() {
+		asked := 0
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-signals:
+				n, _ := s.(unix.Signal)
+				if n == unix.SIGINT || n == unix.SIGTERM {
+					if asked++; asked == insistence {
+						leave(&goneAway{n})
+						return
+					}
+				}
+				select {
+				case forward <- s:
+				case <-done:
+					return
+				}
+			}
+		}
+	}()
+	return forward, func() {
+		signal.Stop(signals)
+		close(done)
+	}
 }

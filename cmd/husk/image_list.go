@@ -110,7 +110,9 @@ func (f *imagesFlags) rows(i *image.Image, now time.Time) (rows []imageRow) {
 	digests := map[string]string{} // of repositories
 	for _, d := range i.Digests {
 		repository, digest, _ := strings.Cut(d, "@")
-		digests[repository] = digest
+		if digests[repository] == "" { // the newest comes first
+			digests[repository] = digest
+		}
 	}
 	named := map[string]bool{}
 	for _, name := range i.Names {

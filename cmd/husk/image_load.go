@@ -67,6 +67,7 @@ func (f *loadFlags) run(ctx context.Context, e *env, args []string) (int, error)
 	defer stop()
 	if !f.quiet {
 		progress := newPullProgress(e.stderr, cmp.Or(f.input, "standard input"))
+		progress.list = false // an archive may have many images, and is read fast
 		defer progress.close()
 		o.Progress = progress
 	}

@@ -18,6 +18,7 @@ import (
 type pullProgress struct {
 	out  io.Writer
 	bar  bool // there is a terminal
+	list bool // without one, there is a line for each layer
 	name string
 
 	mu      sync.Mutex
@@ -31,7 +32,8 @@ type pullProgress struct {
 
 func newPullProgress(out io.Writer, name string) *pullProgress {
 	f, ok := out.(*os.File)
-	return &pullProgress{out: out, name: name, bar: ok && term.IsTerminal(f)}
+	isTerminal := ok && term.IsTerminal(f)
+	return &pullProgress{out: out, name: name, bar: isTerminal, list: !isTerminal}
 }
 
 // Begin is told which layers there are.
@@ -47,8 +49,8 @@ func (p *pullProgress) Begin(layers []v1.Descriptor) {
 			p.layers++
 		}
 	}
-	if !p.bar {
-		fmt.Fprintf(p.out, "%s: %d layers, %s\n", p.name, p.layers, humanSize(p.total))
+	if p.list {
+		fmt.Fprintf(p.out, "%s: layers: %d, size: %s\n", p.name, p.layers, humanSize(p.total))
 	}
 }
 
@@ -67,9 +69,9 @@ func (p *pullProgress) Done(layer v1.Hash, fetched bool) {
 	p.have[layer] = p.sizes[layer]
 	p.arrived++
 	switch {
-	case p.bar && p.drawn != nil:
+	case p.drawn != nil:
 		p.draw()
-	case p.bar:
+	case !p.list:
 	case fetched:
 		fmt.Fprintf(p.out, "%.12s: pulled\n", layer.Hex)
 	default:

@@ -15,6 +15,7 @@ func pauseVerb() verb {
 		short: "stop machines where they are, until husk resume",
 		long: `Stops all of a machine: its processors between two instructions, its devices between two
 requests. It keeps its memory, and its clock goes on.`,
+		examples:   "husk pause web",
 		failedCode: exitMachine,
 		define: func(*pflag.FlagSet) runner {
 			return func(ctx context.Context, e *env, args []string) (int, error) {
@@ -30,6 +31,7 @@ func resumeVerb() verb {
 		args:       "MACHINE...",
 		short:      "let paused machines go on",
 		long:       `Lets machines go on that husk pause has stopped. husk unpause is the same.`,
+		examples:   "husk resume web",
 		failedCode: exitMachine,
 		define: func(*pflag.FlagSet) runner {
 			return func(ctx context.Context, e *env, args []string) (int, error) {

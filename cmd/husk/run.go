@@ -63,7 +63,7 @@ husk run --rm --kernel bzImage --append quiet debian:12 uname -r`,
 					return 0, usagef("no IMAGE given")
 				}
 				f.given(fs)
-				r := &containerRun{env: e, flags: f, image: args[0]}
+				r := &containerRun{env: e, fs: fs, flags: f, image: args[0]}
 				f.Args = args[1:]
 				return r.run(ctx)
 			}
@@ -74,11 +74,12 @@ husk run --rm --kernel bzImage --append quiet debian:12 uname -r`,
 // A containerRun is one husk run.
 type containerRun struct {
 	env   *env
+	fs    *pflag.FlagSet
 	flags *runFlags
 	image string
 
-	ends       endsOf
-	detachKeys []byte
+	at    endsOf
+	noKVM error // why it runs in the lab, where nobody has asked for that
 }
 
 // run makes the machine and is at its ends until it has ended.
@@ -97,6 +98,10 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	if err := plan.MakeFolders(); err != nil {
 		return 0, err
 	}
+	if r.noKVM != nil || r.flags.accel == "lab" {
+		stop()
+		return r.inLab(ctx, plan)
+	}
 	id, err := r.openIDFile()
 	if err != nil {
 		return 0, err
@@ -114,10 +119,19 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 		if err == nil {
 			fmt.Fprintln(r.env.stdout, m.ID())
 		}
-		return r.verdict(preparing, 0, err)
+		code, err := endOfCommand(r.env, exitOK, err)
+		if err != nil {
+			return interrupted(preparing, err)
+		}
+		return code, nil
 	}
 	stop() // from here on signals are the command's
-	return r.beAt(ctx, m)
+	defer m.Close()
+	at := commandEnds{
+		env: r.env, stdin: r.at.stdin, noStdout: !r.at.stdout, noStderr: !r.at.stderr,
+		tty: r.flags.TTY, detachKeys: r.flags.detachKeys, signals: r.flags.sigProxy && !r.flags.TTY,
+	}
+	return at.with(ctx, m.Run)
 }
 
 // check finds mistakes that need no look at the image.
@@ -126,13 +140,13 @@ func (r *containerRun) check() (policy image.Policy, err error) {
 	if policy, err = image.ParsePolicy(f.pull); err != nil {
 		return "", usagef("--pull %w", err)
 	}
-	if r.detachKeys, err = term.ParseDetachKeys(f.detachKeys); err != nil {
+	if _, err = term.ParseDetachKeys(f.detachKeys); err != nil {
 		return "", usagef("--detach-keys: %w", err)
 	}
-	if r.ends, err = f.attached(); err != nil {
+	if r.at, err = f.attached(); err != nil {
 		return "", err
 	}
-	if f.TTY && r.ends.stdin && !term.IsTerminal(r.env.stdin) {
+	if f.TTY && r.at.stdin && !term.IsTerminal(r.env.stdin) {
 		return "", errors.New("the input device is not a TTY; leave -t out, or start husk on a terminal")
 	}
 	_, look, err := f.device()
@@ -140,9 +154,7 @@ func (r *containerRun) check() (policy image.Policy, err error) {
 		return "", err
 	}
 	if look {
-		if err := r.env.canBoot(); err != nil {
-			return "", noKVM(err)
-		}
+		r.noKVM = r.env.canBoot()
 	}
 	if f.kernel == "" {
 		if f.kernel, err = hostkernel.Default(r.env.getenv); err != nil {
@@ -254,19 +266,4 @@ func isFree(proto string, at netip.AddrPort) bool {
 	}
 	_ = listener.Close()
 	return true
-}
-
-// verdict makes an exit code of how a machine went.
-func (r *containerRun) verdict(ctx context.Context, code int, err error) (int, error) {
-	failed := new(machine.Failed)
-	switch {
-	case errors.Is(err, term.ErrDetached):
-		return exitOK, nil
-	case errors.As(err, &failed):
-		fmt.Fprintf(r.env.stderr, "husk: %v\n", err)
-		return failed.Code, nil
-	case err != nil:
-		return interrupted(ctx, err)
-	}
-	return code, nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -99,7 +98,7 @@ func (f *runFlags) define(fs *pflag.FlagSet) {
 	fs.StringVar(&f.modules, "modules", "", "the `DIR` of the kernel's modules (default: beside the kernel, else /lib/modules)")
 	fs.StringArrayVar(&f.Append, "append", nil, "`ARGS` added to the kernel's command line; repeatable")
 	fs.StringArrayVar(&f.Sysctls, "sysctl", nil, "a setting of the guest's kernel: `NAME=VALUE`; repeatable")
-	fs.StringVar(&f.accel, "accel", "auto", "`WHERE` to run: auto (/dev/kvm, if it can boot a stock kernel), kvm, or kvm:PATH for another device")
+	fs.StringVar(&f.accel, "accel", "auto", "`WHERE` to run: kvm (/dev/kvm), kvm:PATH for another device, lab (a software machine with KVM; slow), auto (kvm if it can boot a stock kernel, else lab)")
 
 	for _, foreign := range container.ForeignFlags() {
 		flag := fs.VarPF(foreignFlag{foreign}, foreign.Name, "", "of no meaning here")
@@ -184,21 +183,14 @@ func (f *runFlags) attached() (endsOf, error) {
 }
 
 // device is the KVM device that --accel names; "" for the usual one. look says that it is to be
-// looked at first.
+// looked at first, and the lab taken if it will not do.
 func (f *runFlags) device() (path string, look bool, err error) {
 	kind, path, named := strings.Cut(f.accel, ":")
 	switch {
-	case f.accel == "auto":
-		return "", true, nil
+	case f.accel == "auto", f.accel == "lab":
+		return "", f.accel == "auto", nil
 	case kind == "kvm" && (!named || path != ""):
 		return path, false, nil
-	case f.accel == "lab":
-		return "", false, usagef("--accel lab: a container's machine does not run in a lab of its own; start a lab around husk, for images that are here: husk lab -- husk run …")
 	}
-	return "", false, usagef("--accel %q: must be auto, kvm or kvm:PATH", f.accel)
-}
-
-// noKVM is the error of a host whose KVM boots no stock kernel.
-func noKVM(err error) error {
-	return fmt.Errorf("%w; husk doctor says what to do about it. A lab has a KVM in software, slow but complete, for images that are here: husk lab -- husk run …", err)
+	return "", false, usagef("--accel %q: must be auto, kvm, kvm:PATH or lab", f.accel)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -205,7 +206,7 @@ func TestRunRefusals(t *testing.T) {
 		"--attach \"foo\"":              {"-a", "foo", "app:1"},
 		"the input device is not a TTY": {"-it", "app:1"},
 		"--accel \"tcg\"":               {"--accel", "tcg", "app:1"},
-		"husk lab -- husk run":          {"--accel", "lab", "app:1"},
+		"-d is not possible in the lab": {"--accel", "lab", "-d", "app:1"},
 		"no such file":                  {"--kernel", "nonexistent", "app:1"},
 		"it was not to be pulled":       {"--pull", "never", "other:1"},
 		"not an image's name":           {"BAD"},
@@ -222,11 +223,37 @@ func TestRunRefusals(t *testing.T) {
 		require.Equal(t, exitFailed, h.husk(append([]string{"run"}, args...)...), args)
 		require.Contains(t, h.err.String(), text)
 	}
-	h.canBoot = func() error { return errors.New("/dev/kvm does not exist") }
-	h.err = buffer{}
-	require.Equal(t, exitFailed, h.husk("run", "app:1"))
-	require.Contains(t, h.err.String(), "/dev/kvm does not exist; husk doctor says")
 	require.Empty(t, c.spec.ID, "nothing was made")
+}
+
+// TestRunInTheLab: with the same flags, absolute paths, and what the volumes write.
+func TestRunInTheLab(t *testing.T) {
+	h, c := hostWithImages(t)
+	h.canBoot = func() error { return errors.New("/dev/kvm does not exist") }
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile("file", nil, 0o600))
+	require.Equal(t, 42, h.husk("run", "--rm", "-it=false", "-e", "A=1", "-e", "B", "-v", "./vol:/v", "-v", "data:/d", "-v", "./file:/f", "-v", "/etc:/e:ro",
+		"--disk", "d.img,ro", "--pull=missing", "--privileged", "--kernel", "vmlinuz", "-p", "80", "--cidfile", "x", "app:1", "sh", "-c", "x"))
+	require.Contains(t, h.err.String(), "/dev/kvm does not exist; running in the lab")
+	require.Contains(t, h.err.String(), "this host does not see them")
+	i, err := os.ReadDir("husk/roots/erofs-1")
+	require.NoError(t, err)
+	require.Len(t, i, 1, "the root is made here")
+	require.Equal(t, []string{dir + "/vol", dir + "/husk/volumes/data", dir}, h.labOutputs)
+	at := len(h.labArgs) - 4
+	require.Equal(t, []string{"sh", "-c", "x"}, h.labArgs[at+1:])
+	require.Len(t, h.labArgs[at], len("sha256:")+64)
+	require.Equal(t, "--", h.labArgs[at-1])
+	require.Equal(t, "run", h.labArgs[0])
+	require.ElementsMatch(t, []string{
+		"--rm=true", "--interactive=true", "--tty=false", "--env=A=1", "--env=B", "--volume=./vol:/v", "--volume=data:/d", "--volume=./file:/f", "--volume=/etc:/e:ro",
+		"--disk=" + dir + "/d.img,ro", "--publish=80", "--accel=kvm", "--pull=never", "--kernel=" + dir + "/vmlinuz",
+	}, h.labArgs[1:at-1])
+	require.DirExists(t, "vol")
+	require.Empty(t, c.spec.ID, "no machine is made here")
+	require.Equal(t, exitFailed, h.husk("run", "-d", "app:1"))
+	require.Contains(t, h.err.String(), "-d is not possible")
 }
 
 // TestWhatDockersUsersType and means nothing here is accepted.
@@ -271,7 +298,7 @@ func TestSignalsReachTheCommand(t *testing.T) {
 		return 0, context.Cause(ctx)
 	}
 	require.Equal(t, 128+15, h.husk("run", "app:1"))
-	require.Contains(t, h.err.String(), "does not end by SIGTERM; the machine is left running")
+	require.Contains(t, h.err.String(), "does not end by SIGTERM; it is left running")
 
 	c.run = func(_ context.Context, s machine.Streams) (int, error) {
 		require.Nil(t, s.Signals)
@@ -323,4 +350,14 @@ func TestRunOnATerminal(t *testing.T) {
 		return 3, nil
 	}
 	require.Equal(t, 3, h.husk("run", "-t", "app:1"))
+}
+
+// TestTheGuideOfRun says something of every flag.
+func TestTheGuideOfRun(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/run.md")
+	require.NoError(t, err)
+	fs, _ := runVerb().flags()
+	fs.VisitAll(func(flag *pflag.Flag) {
+		require.Regexp(t, "--"+flag.Name+`[^a-z-]`, string(guide), flag.Name)
+	})
 }

@@ -13,6 +13,7 @@ func waitVerb() verb {
 		args:       "MACHINE...",
 		short:      "wait for machines to end, and print their exit codes",
 		long:       `Waits for each machine's end and prints its exit code, one a line.`,
+		examples:   "husk wait web",
 		failedCode: exitMachine,
 		define: func(*pflag.FlagSet) runner {
 			return func(ctx context.Context, e *env, args []string) (int, error) {

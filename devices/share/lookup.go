@@ -80,14 +80,33 @@ func (n *nodes) Forget(id, times uint64) { n.table.forget(id, times) }
 // entry says what a name in a folder stands for.
 func (n *nodes) entry(out *fuse.EntryOut, in *inode, st *unix.Statx_t, dir *inode) {
 	*out = fuse.EntryOut{NodeId: in.id}
-	out.SetEntryTimeout(n.cache)
-	out.SetAttrTimeout(n.cache)
+	out.SetEntryTimeout(n.nameTime())
+	out.SetAttrTimeout(n.attrTime(in.kind))
 	attributes(&out.Attr, st)
 	// Inode numbers are a file system's own, so the guest is to treat another one below
 	// the folder as another one.
 	if in.kind == unix.S_IFDIR && dir.fd >= 0 && (in.key.mount != dir.key.mount || in.key.major != dir.key.major || in.key.minor != dir.key.minor) {
 		out.Flags |= fuse.ATTR_SUBMOUNT
 	}
+}
+
+// aMoment is as short as can be: to the guest it is what is left of a tick of its
+// clock, 4 ms or so.
+const aMoment = 1
+
+// nameTime is how long the guest may believe that a name stands for a file. Never less
+// than a moment: with 0, Linux forgets the name as soon as nobody uses it, and looks it
+// up, and then asks for its attributes, for each name in a path.
+func (n *nodes) nameTime() time.Duration { return max(n.cache, aMoment) }
+
+// attrTime is how long the guest may believe the attributes of a kind of file. The size
+// of a regular file says how much can be read, and its mtime whether what was read still
+// holds, so by default no time at all.
+func (n *nodes) attrTime(kind uint32) time.Duration {
+	if kind == unix.S_IFREG {
+		return n.cache
+	}
+	return max(n.cache, aMoment)
 }
 
 // GetAttr implements fuse.RawFileSystem.
@@ -106,7 +125,7 @@ func (n *nodes) attr(i *inode, out *fuse.AttrOut) error {
 	if err != nil {
 		return err
 	}
-	out.SetTimeout(n.cache)
+	out.SetTimeout(n.attrTime(i.kind))
 	attributes(&out.Attr, &st)
 	return nil
 }

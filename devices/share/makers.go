@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -19,8 +21,10 @@ const maxMakers = 4
 // that a thread takes on an owner and a umask of its own, which no other thread of this
 // process sees; so it is used for nothing else, and ends with the share.
 type makers struct {
-	jobs chan func(*maker)
-	wg   sync.WaitGroup
+	own   fuse.Owner // this process's
+	umask int        // this process's, -1 if that is not known
+	jobs  chan func(*maker)
+	wg    sync.WaitGroup
 
 	mu      sync.Mutex
 	started int
@@ -28,7 +32,29 @@ type makers struct {
 	closed  bool
 }
 
-func newMakers() *makers { return &makers{jobs: make(chan func(*maker))} }
+func newMakers() *makers {
+	return &makers{
+		own: fuse.Owner{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())}, umask: ownUmask(),
+		jobs: make(chan func(*maker)),
+	}
+}
+
+// ownUmask reads this process's umask, which umask(2) would only tell by changing it. It is
+// that of this thread: the process's first one may be a maker of another share.
+func ownUmask() int {
+	status, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return -1
+	}
+	for line := range strings.Lines(string(status)) {
+		if text, ok := strings.CutPrefix(line, "Umask:"); ok {
+			if n, err := strconv.ParseUint(strings.TrimSpace(text), 8, 32); err == nil {
+				return int(n)
+			}
+		}
+	}
+	return -1
+}
 
 // close ends the threads. Nothing is made meanwhile or afterwards.
 func (m *makers) close() {
@@ -41,6 +67,9 @@ func (m *makers) close() {
 
 // as runs f in the name of owner, and with umask.
 func (m *makers) as(owner fuse.Owner, umask uint32, f func() error) error {
+	if owner == m.own && int(umask) == m.umask {
+		return f() // as it is, and without the way to another thread
+	}
 	if err := m.staff(); err != nil {
 		return err
 	}

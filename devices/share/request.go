@@ -8,7 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/huskvm/husk/devices/disk/iovec"
+	"github.com/huskvm/husk/devices/iovec"
 )
 
 // An opcode says what a request asks for (enum fuse_opcode).
@@ -177,6 +177,11 @@ func parse(in [][]byte, reply int64) (r *request, answer bool, err error) {
 	return r, answer, nil
 }
 
+// changing tells whether a request is to change something on the host.
+func (r *request) changing() bool {
+	return r.changes || r.op == opOpen && r.uint32(headerSize)&openFlags != unix.O_RDONLY
+}
+
 func (r *request) uint32(off int) uint32 { return binary.LittleEndian.Uint32(r.head[off:]) }
 func (r *request) uint64(off int) uint64 { return binary.LittleEndian.Uint64(r.head[off:]) }
 
@@ -195,7 +200,7 @@ func (s *Share) Do(in, out [][]byte) uint32 {
 		s.log.Debug("share: a bad request", "err", err)
 		return 0
 	}
-	if err == nil && s.c.ReadOnly && r.changes {
+	if err == nil && s.c.ReadOnly && r.changing() {
 		err = unix.EROFS
 	}
 	if err == nil {

@@ -41,7 +41,8 @@ type Config struct {
 	// ReadOnly refuses every request that would change something (EROFS).
 	ReadOnly bool
 	// CacheTime is how long the guest may go on believing what it knows of names and
-	// attributes. With 0, it asks every time, and sees at once what the host changes.
+	// attributes. With 0, it sees at once what the host changes in a file, and within a
+	// tick of its clock (about 4 ms) what it changes of names.
 	CacheTime time.Duration
 	// MaxOpen bounds how many descriptors the share holds: one for each file that the
 	// guest knows, and one for each that it has open. What goes beyond is answered with

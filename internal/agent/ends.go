@@ -100,6 +100,12 @@ func openPipes(noInput bool, prog *Program, e *ends) error {
 		if i == 0 {
 			theirs, ours = r, w
 		}
+		if prog.User != nil { // who opens /dev/stdout opens the pipe anew
+			if err := theirs.Chown(int(prog.User.Uid), -1); err != nil {
+				_, _ = r.Close(), w.Close()
+				return fmt.Errorf("pipe: %w", err)
+			}
+		}
 		prog.Files[i] = theirs
 		e.theirs, e.ours = append(e.theirs, theirs), append(e.ours, ours)
 	}

@@ -80,6 +80,10 @@ func whyNot(name string, err error) (int, error) {
 	if errors.Is(err, unix.ENOENT) {
 		code = CodeNotFound
 	}
+	var step *os.SyscallError
+	if errors.As(err, &step) { // not the program's file, but what came before
+		return CodeNotExecutable, fmt.Errorf("exec %s: %w", name, err)
+	}
 	return code, fmt.Errorf("exec %s: %w", name, reason(err))
 }
 

@@ -91,11 +91,15 @@ func findUser(who string, groups []string, passwd, group io.Reader) (*user.ExecU
 	return u, nil
 }
 
-// credential is a user for the kernel.
+// credential is a user for the kernel. The group is one of the supplementary ones, too,
+// as with Docker: else a setgid program could be used to be rid of it, where files are
+// refused to its members (CVE-2022-36109).
 func credential(u *user.ExecUser) *syscall.Credential {
-	c := &syscall.Credential{Uid: uint32(u.Uid), Gid: uint32(u.Gid)}
+	c := &syscall.Credential{Uid: uint32(u.Uid), Gid: uint32(u.Gid), Groups: []uint32{uint32(u.Gid)}}
 	for _, g := range u.Sgids {
-		c.Groups = append(c.Groups, uint32(g))
+		if g != u.Gid {
+			c.Groups = append(c.Groups, uint32(g))
+		}
 	}
 	return c
 }

@@ -6,8 +6,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// ErrNoCommand is an image that does not say what to run, and nobody else has.
-var ErrNoCommand = errors.New("no command specified: the image has neither an entrypoint nor a command; name one behind the image")
+// ErrNoCommand is that nobody has said what to run: not the image, and not the user.
+var ErrNoCommand = errors.New("no command specified: name one behind the image, which has none, or none that goes with an --entrypoint")
 
 // Command is what to run: the image's entrypoint, or the one given instead (nil for none,
 // and "" for no entrypoint at all), and its arguments, or else the image's command. A given

@@ -24,7 +24,7 @@ type Image struct {
 	Digest v1.Hash
 	// Names are those it has here: "debian:12", "localhost:5000/x:latest".
 	Names []string
-	// Digests are names with digests: "debian@sha256:…".
+	// Digests are names with digests, the newest first: "debian@sha256:…".
 	Digests []string
 	Config  v1.ConfigFile
 	// Size is that of its layers unpacked, in bytes.

@@ -30,7 +30,7 @@ type index struct {
 type record struct {
 	ID       v1.Hash       `json:"id"`                 // the digest of its config
 	Names    []string      `json:"names,omitempty"`    // "debian:12"; no other image has them
-	Digests  []string      `json:"digests,omitempty"`  // "debian@sha256:…": what registries call it
+	Digests  []string      `json:"digests,omitempty"`  // "debian@sha256:…": what registries call it, the newest first
 	Manifest *v1.Hash      `json:"manifest,omitempty"` // its manifest, if it came with one
 	Layers   []layerRecord `json:"layers"`             // bottom first
 	Added    time.Time     `json:"added"`
@@ -118,7 +118,11 @@ func (s *Store) update(ctx context.Context, change func(ix *index) error) error 
 	if err := e.Encode(ix); err != nil {
 		return fmt.Errorf("images: %w", err)
 	}
-	if err := replaceFile(s.path("index.json"), text.Bytes()); err != nil {
+	draft, err := os.OpenFile(s.path("index.json.draft"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // we alone write it
+	if err == nil {
+		err = replaceFile(draft, s.path("index.json"), text.Bytes())
+	}
+	if err != nil {
 		return fmt.Errorf("images: %w", explain(err))
 	}
 	return nil
@@ -146,7 +150,9 @@ func (ix *index) put(r *record, whole func(*record) bool) *record {
 		return r
 	}
 	old.Names = union(old.Names, r.Names)
-	old.Digests = union(old.Digests, r.Digests)
+	for _, d := range slices.Backward(r.Digests) { // the newest first
+		old.Digests = append([]string{d}, slices.DeleteFunc(old.Digests, func(other string) bool { return other == d })...)
+	}
 	if len(r.Layers) > 0 && !whole(old) {
 		old.Layers, old.Manifest = r.Layers, r.Manifest
 	}

@@ -70,7 +70,7 @@ func (r *layerReader) Read(p []byte) (int, error) {
 			err = io.EOF
 		}
 	case err != nil:
-		err = fmt.Errorf("layer %s: %w; remove the image and pull it again", shortID(r.layer.Digest), err)
+		err = fmt.Errorf("layer %s: %w", shortID(r.layer.Digest), err)
 	}
 	r.err = err
 	return n, err
@@ -83,7 +83,7 @@ func (r *layerReader) atEnd() error {
 		return err
 	}
 	if !bytes.Equal(r.hash.Sum(nil), want) {
-		return fmt.Errorf("layer %s: %w: its file has changed; remove the image and pull it again", shortID(r.layer.Digest), ErrDigest)
+		return fmt.Errorf("layer %s: %w: its file has changed", shortID(r.layer.Digest), ErrDigest)
 	}
 	r.layer.read.Store(true)
 	return nil

@@ -73,8 +73,13 @@ func (e *endpoint) connect(ctx context.Context) (*http.Client, error) {
 	if noLogin != nil { // a missing credential helper is no matter to who needs none
 		auth = authn.Anonymous
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, e.stall, errStalled)
+	defer cancel()
 	secured, err := transport.NewWithContext(ctx, repo.Registry, auth, onlyTLS{e.base, e.plain}, []string{repo.Scope(transport.PullScope)})
 	if err != nil {
+		if errors.Is(context.Cause(ctx), errStalled) {
+			err = fmt.Errorf("%w: %w", errStalled, err)
+		}
 		return nil, e.explain(errors.Join(err, noLogin))
 	}
 	e.client = &http.Client{Transport: withLogin{secured, noLogin}}
@@ -92,7 +97,7 @@ type onlyTLS struct {
 
 func (t onlyTLS) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !t.plain {
-		return nil, refusal{fmt.Errorf("%s wants plain HTTP; --insecure allows it", r.URL.Host)}
+		return nil, refusal{fmt.Errorf("plain HTTP to %s is not allowed; --insecure allows it", r.URL.Host)}
 	}
 	return t.inner.RoundTrip(r)
 }
@@ -124,13 +129,18 @@ func (e *endpoint) get(ctx context.Context, method, what, id string, header http
 	for k, v := range header {
 		req.Header[k] = v
 	}
+	timer := time.AfterFunc(e.stall, func() { cancel(errStalled) })
 	resp, err := client.Do(req)
 	if err != nil {
+		timer.Stop()
+		if errors.Is(context.Cause(ctx), errStalled) {
+			err = fmt.Errorf("%w: %w", errStalled, err)
+		}
 		cancel(nil)
 		return nil, e.explain(err)
 	}
-	b := &body{ReadCloser: resp.Body, cancel: cancel, patience: e.stall, ctx: ctx}
-	b.timer = time.AfterFunc(e.stall, func() { cancel(errStalled) })
+	b := &body{ReadCloser: resp.Body, cancel: cancel, timer: timer, patience: e.stall, ctx: ctx}
+	timer.Reset(e.stall)
 	resp.Body = b
 	if err := checkStatus(resp, wanted...); err != nil {
 		_ = b.Close()

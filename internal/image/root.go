@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -124,19 +125,34 @@ func (s *Store) buildRoot(ctx context.Context, i *Image, w *os.File, build func(
 	if err != nil {
 		return err
 	}
-	if err := build(ctx, w, layers); err != nil {
-		return err
-	}
+	err = build(ctx, w, layers)
 	for _, l := range layers {
-		if l.read.Load() { // to its end, by build
-			continue
+		if err == nil && !l.read.Load() { // by build, to its end
+			err = l.verify()
 		}
-		if err := l.verify(); err != nil {
-			return err
-		}
+	}
+	if err != nil {
+		return errors.Join(err, s.discardDamaged(ctx, layers))
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	return errors.Join(w.Chmod(0o400), w.Sync())
+}
+
+// discardDamaged removes the layers that are not any more what they were, so that they
+// are fetched again: other images may have them, too. It tells of those it finds.
+func (s *Store) discardDamaged(ctx context.Context, layers []Layer) (damaged error) {
+	for _, l := range layers {
+		blob, err := l.openBlob()
+		if err != nil {
+			continue
+		}
+		_, err = io.Copy(io.Discard, reader{ctx, blob})
+		_ = blob.Close()
+		if errors.Is(err, ErrDigest) {
+			damaged = errors.Join(damaged, fmt.Errorf("layer %s was damaged and is removed; pull the image again", shortID(l.Digest)), os.Remove(l.path))
+		}
+	}
+	return damaged
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/huskvm/husk/internal/cgroup"
 	"github.com/huskvm/husk/internal/machine/control"
 )
 
@@ -273,22 +274,33 @@ func (m *Machine) Name() string { return m.spec.Name }
 // Folder is where the machine's state is.
 func (m *Machine) Folder() string { return m.folder }
 
-// LogFile is where what its command writes is kept, ConsoleFile what its kernel says, and
-// UpperFile what takes the guest's writes.
-func (m *Machine) LogFile() string     { return filepath.Join(m.data, "log.json") }
-func (m *Machine) ConsoleFile() string { return filepath.Join(m.data, "console.log") }
-func (m *Machine) UpperFile() string   { return filepath.Join(m.data, "upper.img") }
+// LogFile is where what the machine's command writes is kept.
+func (m *Machine) LogFile() string { return filepath.Join(m.data, "log.json") }
 
-// erase removes all that there is of a machine on the disk.
+// ConsoleFile is where what the guest's kernel says is kept.
+func (m *Machine) ConsoleFile() string { return filepath.Join(m.data, "console.log") }
+
+// UpperFile is the disk that takes what the guest writes, where there is one.
+func (m *Machine) UpperFile() string { return filepath.Join(m.data, "upper.img") }
+
+// Group is what the machine's control group is called.
+func (m *Machine) Group() string { return "husk-" + filepath.Base(m.folder) }
+
+// erase removes all that there is of a machine whose process has ended.
 func (m *Machine) erase() error {
+	if _, err := os.Stat(filepath.Join(m.folder, stateFile)); err == nil {
+		cgroup.Host().Sweep(m.Group()) // which a process that was killed has left
+	}
+	return m.Erase()
+}
+
+// Erase removes all that there is of a machine on the disk. It is for the machine's process.
+func (m *Machine) Erase() error {
 	if err := os.RemoveAll(m.data); err != nil {
 		return err
 	}
 	return os.RemoveAll(m.folder)
 }
-
-// Erase removes all that there is of a machine on the disk. It is for the machine's process.
-func (m *Machine) Erase() error { return m.erase() }
 
 // RemoveSocket removes the control socket, for the machine's process at its end.
 func (m *Machine) RemoveSocket() error {

@@ -11,10 +11,13 @@ type test struct {
 	script string
 	argv   []string
 	stdin  string // with -i among the flags
-	quick  bool   // one of those with argv that are also run when time is short
+	quick  bool   // one of those that are also run when time is short
 }
 
 func flags(words ...string) []string { return words }
+
+// quick has a test run also when time is short.
+func quick(t test) test { t.quick = true; return t }
 
 // tests are all tests.
 func tests() []test {
@@ -32,7 +35,7 @@ func looks() []test {
 	scratch := flags("--hostname", "scratch") // for what changes the container
 	readOnly := flags("--hostname", "box", "--read-only", "--tmpfs", "/run", "--tmpfs", "/t:size=1m,mode=700,uid=1000,exec")
 	network := flags("--hostname", "box.example.org", "--add-host", "db:192.0.2.7", "--dns", "192.0.2.9", "--dns-search", "example.org", "--dns-option", "ndots:2")
-	return []test{
+	all := []test{
 		{name: "id", flags: box, script: `id`},
 		{name: "env", flags: box, script: `env | sort`},
 		{name: "working directory", flags: box, script: `pwd; readlink /proc/self/cwd`},
@@ -76,6 +79,10 @@ func looks() []test {
 		{name: "a name of its own", script: `hostname | grep -c '^[0-9a-f]\{12\}$'; [ "$(hostname)" = "$HOSTNAME" ] && echo HOSTNAME is it; grep -c "$(hostname)" /etc/hosts`},
 		{name: "working directory made", flags: flags("-w", "/made/for me"), script: `pwd; stat -c '%A %u %g %n' /made '/made/for me'`},
 	}
+	for i := range all {
+		all[i].quick = true
+	}
+	return all
 }
 
 // users are who commands run as.
@@ -87,7 +94,7 @@ func users() []test {
 		}
 	}
 	all := []test{
-		as("alice"), as("1000"), as("alice:staff"), as("alice:4711"), as("1000:1000"), as("4711"), as("4711:4712"), as(":staff"),
+		quick(as("alice")), as("1000"), as("alice:staff"), as("alice:4711"), as("1000:1000"), quick(as("4711")), as("4711:4712"), as(":staff"),
 		as("nohome"), as("1234"), as("nogroup"), as("root:root"), as("alice:"),
 		{name: "groups added", flags: flags("-u", "alice", "--group-add", "4711", "--group-add", "nohome"), script: `id`},
 		{name: "working directory of another's", flags: flags("-u", "alice", "-w", "/made/for/alice"), script: `pwd; stat -c '%A %u %g' .; touch x`},
@@ -104,7 +111,6 @@ func users() []test {
 // ends are the ways that commands end, or do not begin.
 func ends() []test {
 	own := func(name string, argv ...string) test { return test{name: name, argv: argv} }
-	quick := func(t test) test { t.quick = true; return t }
 	return []test{
 		own("true", "true"),
 		quick(own("exit code", "sh", "-c", "echo out; echo err >&2; exit 42")),
@@ -150,7 +156,7 @@ func images() []test {
 	} {
 		all = append(all, test{name: "image " + image, image: image, quick: image == "entry-cmd" || image == "env" || image == "user-group"})
 	}
-	odd := func(name, script string) test { return test{name: name, image: "odd", script: script} }
+	odd := func(name, script string) test { return test{name: name, image: "odd", script: script, quick: true} }
 	return append(all,
 		test{name: "image entry-cmd with a command", image: "entry-cmd", argv: []string{"mine"}},
 		test{name: "image user-name as root", image: "user-name", flags: flags("-u", "root"), argv: []string{"id"}},
@@ -163,7 +169,7 @@ func images() []test {
 		odd("devices of the image", `echo x >/odd/null && echo written; cat /odd/null; cat /odd/disk; [ -p /odd/fifo ] && echo fifo`),
 		odd("odd writes", `cd /odd; echo x >>linked; stat -c '%h %s %n' linked linked-2; chmod 600 setuid; stat -c %A setuid; rm linked-2; stat -c %h linked; rm -r opaque && mkdir opaque && ls opaque; mv changed moved; ls moved; echo y >sparse; stat -c %s sparse`),
 		test{name: "setuid", image: "odd", flags: flags("-u", "alice"), script: `cat /odd/no-mode; cat /odd/kept; ls /odd/gone-dir /odd/file-to-dir`},
-		test{name: "volumes of the image", image: "volumes", flags: flags("--read-only", "--hostname", "box"), script: `stat -c '%A %u %g %n' /data /data/* /new /new/volume; echo x >/data/new && echo written; echo x >/new/volume/new && echo written; echo x >/new/x; ls /data`},
-		test{name: "linked files", image: "linked", flags: flags("--hostname", "box"), script: `cat /etc/hosts /etc/hostname; grep -c . /etc/resolv.conf; readlink /etc/resolv.conf /etc/hosts /etc/hostname /etc/mtab; ls -l /run/systemd/resolve | tail -n +2 | wc -l`},
+		test{name: "volumes of the image", quick: true, image: "volumes", flags: flags("--read-only", "--hostname", "box"), script: `stat -c '%A %u %g %n' /data /data/* /new /new/volume; echo x >/data/new && echo written; echo x >/new/volume/new && echo written; echo x >/new/x; ls /data`},
+		test{name: "linked files", quick: true, image: "linked", flags: flags("--hostname", "box"), script: `cat /etc/hosts /etc/hostname; grep -c . /etc/resolv.conf; readlink /etc/resolv.conf /etc/hosts /etc/hostname /etc/mtab; ls -l /run/systemd/resolve | tail -n +2 | wc -l`},
 	)
 }

@@ -17,6 +17,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
+
+	"github.com/huskvm/husk/tests/dockerd"
 )
 
 // recorded is where what Docker did is kept.
@@ -34,7 +37,7 @@ type options struct {
 	images, husk, kernel, dir string
 	modules                   []string
 	runtimes                  []string
-	record                    bool
+	record, withDocker        bool
 	only                      string
 }
 
@@ -58,6 +61,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs.StringSliceVar(&o.runtimes, "runtimes", []string{"docker", "runc", "husk"}, "the runtimes; those that are not here are left out")
 	fs.StringVar(&o.only, "only", "", "tests with this in their names")
 	fs.BoolVar(&o.record, "record", false, "keep what Docker did in "+recorded)
+	fs.BoolVar(&o.withDocker, "with-docker", false, "only start a Docker daemon, and run what follows with it as $DOCKER_HOST")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -67,6 +71,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 	o.dir = dir
+	if o.withDocker {
+		return o.runWithDocker(ctx, fs.Args())
+	}
 	all, closeAll, err := o.start(ctx)
 	if err != nil {
 		return err
@@ -94,10 +101,10 @@ func folder() (dir string, remove func() error, err error) {
 	if dir, err = os.MkdirTemp("", "husk-beside-"); err != nil {
 		return "", nil, err
 	}
-	if os.Geteuid() != 0 || unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0711") != nil {
-		return dir, func() error { return os.RemoveAll(dir) }, nil
+	if os.Geteuid() == 0 && unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0711") == nil {
+		return dir, func() error { return errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)) }, nil
 	}
-	return dir, func() error { return errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)) }, nil
+	return dir, func() error { return os.RemoveAll(dir) }, nil
 }
 
 // start starts the runtimes that are here.
@@ -130,6 +137,21 @@ func (o *options) start(ctx context.Context) (map[string]runtime, func() error, 
 		return nil, nil, errors.New("no runtime")
 	}
 	return all, closeAll, nil
+}
+
+// runWithDocker runs a command of this host's with a Docker daemon of its own.
+func (o *options) runWithDocker(ctx context.Context, argv []string) error {
+	if len(argv) == 0 {
+		return errors.New("--with-docker wants a command")
+	}
+	daemon, err := dockerd.Start(ctx, filepath.Join(o.dir, "docker"), o.modules...)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), daemon.Env()...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return errors.Join(cmd.Run(), daemon.Close())
 }
 
 // oneCommand makes a test of docker run's arguments.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"regexp"
 	"slices"
@@ -29,11 +30,17 @@ var varying = []struct {
 	{regexp.MustCompile(`(pipe|socket):\[\d+\]`), "$1:[N]"},
 }
 
-// steady is the outcome without what differs from run to run.
+// steady is the outcome without what differs from run to run; of long output it has
+// the sum alone.
 func (o outcome) steady() outcome {
-	for _, v := range varying {
-		o.Stdout = v.pattern.ReplaceAllString(o.Stdout, v.with)
-		o.Stderr = v.pattern.ReplaceAllString(o.Stderr, v.with)
+	for _, text := range []*string{&o.Stdout, &o.Stderr} {
+		for _, v := range varying {
+			*text = v.pattern.ReplaceAllString(*text, v.with)
+		}
+		const long = 16 << 10
+		if len(*text) > long {
+			*text = fmt.Sprintf("%d bytes: %x\n", len(*text), sha256.Sum256([]byte(*text)))
+		}
 	}
 	return o
 }
@@ -62,7 +69,7 @@ func lines(stream, docker, husk string) []string {
 	if docker == husk {
 		return nil
 	}
-	theirs, ours := strings.SplitAfter(docker, "\n"), strings.SplitAfter(husk, "\n")
+	theirs, ours := slices.Collect(strings.Lines(docker)), slices.Collect(strings.Lines(husk))
 	var list []string
 	only := func(sign string, of, without []string) {
 		left := slices.Clone(without)

@@ -34,6 +34,9 @@ func TestSoakDebian(t *testing.T) {
 	require.NoError(t, os.WriteFile(raw, nil, 0o600))
 	require.NoError(t, os.Truncate(raw, soakDisk))
 	require.NoError(t, disk.Create(cow, soakDisk, qcow2.CreateOptions{}))
+	if _, err := exec.LookPath("iperf3"); err != nil {
+		t.Skip("iperf3 is not there; make soak installs it")
+	}
 	port := freePort(t)
 	g := launch(t, "-d", overlay(t), "-d", raw+",discard=on,serial=RAW", "-d", cow+",discard=on,serial=COW",
 		"-d", loopDevice(t)+",serial=DEVICE", "-d", loopDevice(t)+",cache=direct,serial=DIRECT",
@@ -90,9 +93,6 @@ func loopDevice(t *testing.T) string {
 // freePort is one that nobody listens at.
 func freePort(t *testing.T) int {
 	t.Helper()
-	if _, err := exec.LookPath("iperf3"); err != nil {
-		t.Skip("iperf3 is not there; make soak installs it")
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()

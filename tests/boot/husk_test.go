@@ -65,8 +65,10 @@ var (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if initrdDir != "" {
-		_ = os.RemoveAll(initrdDir)
+	for _, dir := range []string{initrdDir, loadImages.dir} {
+		if dir != "" {
+			_ = os.RemoveAll(dir)
+		}
 	}
 	os.Exit(code)
 }

@@ -22,7 +22,7 @@ import (
 
 // A Daemon is one that runs, in a network of its own.
 type Daemon struct {
-	// Host is what DOCKER_HOST must be.
+	// Host is its address, as DOCKER_HOST has it.
 	Host string
 	// Bridge tells whether containers have a network; without it, they have their
 	// loopback alone.
@@ -104,8 +104,13 @@ func Start(ctx context.Context, dir string, kernels ...string) (*Daemon, error) 
 // Docker is a docker command for this daemon.
 func (d *Daemon) Docker(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "docker", args...)
-	cmd.Env = append(os.Environ(), "DOCKER_HOST="+d.Host, "DOCKER_CONFIG="+d.dir, "DOCKER_BUILDKIT=0")
+	cmd.Env = append(os.Environ(), d.Env()...)
 	return cmd
+}
+
+// Env is what makes a docker command one of this daemon's, and of no other.
+func (d *Daemon) Env() []string {
+	return []string{"DOCKER_HOST=" + d.Host, "DOCKER_CONFIG=" + d.dir, "DOCKER_CONTEXT=", "DOCKER_BUILDKIT=0"}
 }
 
 // lastWords are the end of the daemon's log.
