@@ -27,7 +27,7 @@ type pullProgress struct {
 	have    map[v1.Hash]int64
 	total   int64
 	layers  int
-	arrived int
+	arrived map[v1.Hash]bool
 }
 
 func newPullProgress(out io.Writer, name string) *pullProgress {
@@ -41,7 +41,8 @@ func (p *pullProgress) Begin(layers []v1.Descriptor) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sizes, p.have = map[v1.Hash]int64{}, map[v1.Hash]int64{}
-	p.total, p.layers, p.arrived = 0, 0, 0
+	p.arrived = map[v1.Hash]bool{}
+	p.total, p.layers = 0, 0
 	for _, l := range layers {
 		if _, twice := p.sizes[l.Digest]; !twice {
 			p.sizes[l.Digest] = l.Size
@@ -66,12 +67,12 @@ func (p *pullProgress) Advance(layer v1.Hash, n int64) {
 func (p *pullProgress) Done(layer v1.Hash, fetched bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.have[layer] = p.sizes[layer]
-	p.arrived++
+	twice := p.arrived[layer] // in the image
+	p.have[layer], p.arrived[layer] = p.sizes[layer], true
 	switch {
 	case p.drawn != nil:
 		p.draw()
-	case !p.list:
+	case !p.list || twice:
 	case fetched:
 		fmt.Fprintf(p.out, "%.12s: pulled\n", layer.Hex)
 	default:
@@ -103,7 +104,7 @@ func (p *pullProgress) draw() {
 	for _, n := range p.have {
 		have += n
 	}
-	p.drawn.Describe(fmt.Sprintf("%s, %d of %d layers", p.name, p.arrived, p.layers))
+	p.drawn.Describe(fmt.Sprintf("%s, %d of %d layers", p.name, len(p.arrived), p.layers))
 	// A bar that is full is finished, and does not go back when something was in vain.
 	_ = p.drawn.Set64(max(0, min(have, p.total-1)))
 }

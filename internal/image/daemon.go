@@ -29,7 +29,7 @@ func newDaemon(host string) (*daemon, error) {
 	host = cmp.Or(host, defaultDockerHost)
 	socket, ok := strings.CutPrefix(host, "unix://")
 	if !ok || socket == "" {
-		return nil, fmt.Errorf("Docker's daemon at %q (DOCKER_HOST): husk talks to it by a socket of this host, unix:///PATH", host) //nolint:staticcheck,revive // a name
+		return nil, fmt.Errorf("the daemon of Docker at %q (DOCKER_HOST): husk talks to it by a socket of this host, unix:///PATH", host)
 	}
 	base := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -49,11 +49,11 @@ func (d *daemon) get(ctx context.Context, ref Reference, what string) (io.ReadCl
 	resp, err := d.base.RoundTrip(req)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED):
-		return nil, fmt.Errorf("Docker's daemon does not run: %w", err) //nolint:staticcheck,revive // a name
+		return nil, fmt.Errorf("the daemon of Docker does not run: %w", err)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("Docker's daemon: %w; members of the group docker may ask it", err) //nolint:staticcheck,revive // a name
+		return nil, fmt.Errorf("the daemon of Docker: %w; members of the group docker may ask it", err)
 	case err != nil:
-		return nil, fmt.Errorf("Docker's daemon at %s: %w", d.socket, err) //nolint:staticcheck,revive // a name
+		return nil, fmt.Errorf("the daemon of Docker at %s: %w", d.socket, err)
 	case resp.StatusCode == http.StatusOK:
 		return resp.Body, nil
 	}
@@ -65,7 +65,7 @@ func (d *daemon) get(ctx context.Context, ref Reference, what string) (io.ReadCl
 	if resp.StatusCode == http.StatusNotFound {
 		return nil, fmt.Errorf("%w in Docker's daemon: %s", ErrNotFound, answer.Message)
 	}
-	return nil, fmt.Errorf("Docker's daemon: %s: %s", resp.Status, answer.Message) //nolint:staticcheck,revive // a name
+	return nil, fmt.Errorf("the daemon of Docker: %s: %s", resp.Status, answer.Message)
 }
 
 // id is what the daemon calls an image.
@@ -83,7 +83,7 @@ func (d *daemon) id(ctx context.Context, ref Reference) (v1.Hash, error) {
 		ID v1.Hash `json:"Id"`
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
-		return v1.Hash{}, fmt.Errorf("Docker's daemon: %w", err) //nolint:staticcheck,revive // a name
+		return v1.Hash{}, fmt.Errorf("the daemon of Docker: %w", err)
 	}
 	return answer.ID, nil
 }

@@ -1,8 +1,11 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -56,6 +59,35 @@ func TestPullSharesLayers(t *testing.T) {
 	require.Len(t, h.requests("/blobs/"), 2, "the config and the new layer")
 	require.Equal(t, 1, n.fetched)
 	require.Equal(t, 3, n.here)
+}
+
+// TestLayerTwice: an image may have the same layer more than once, or none at all.
+func TestLayerTwice(t *testing.T) {
+	h, s := newHub(t), newStore(t)
+	for _, order := range [][]int{{0, 1, 1, 0, 1}, {}} {
+		b := anImage(t, 1, func(b *built, c *v1.ConfigFile) {
+			tars, layers, kinds := b.tars, b.layers, b.types
+			b.tars, b.layers, b.types = nil, nil, nil
+			for _, n := range order {
+				b.tars, b.layers, b.types = append(b.tars, tars[n]), append(b.layers, layers[n]), append(b.types, kinds[n])
+			}
+			c.RootFS.DiffIDs = nil
+		})
+		i := pull(t, s, h.push(t, "x", fmt.Sprint(len(order)), b))
+		requireImage(t, s, i, b)
+		f, err := s.Root(context.Background(), i, "list-1", listing(0))
+		require.NoError(t, err)
+		text, err := io.ReadAll(f)
+		require.NoError(t, err)
+		require.Equal(t, len(order), bytes.Count(text, []byte("\n")))
+		require.NoError(t, f.Close())
+		var saved bytes.Buffer
+		require.NoError(t, s.Save(context.Background(), &saved, []string{i.ID.Hex}, DockerArchive))
+		other := newStore(t)
+		list, err := other.Load(context.Background(), fileOf(t, saved.Bytes()), "", quick())
+		require.NoError(t, err)
+		requireImage(t, other, list[0], b)
+	}
 }
 
 func TestTagMoves(t *testing.T) {
