@@ -140,7 +140,11 @@ func unpackEntry(root *os.Root, content io.Reader, h *tar.Header, keep keep) (is
 		return false, err
 	}
 	if h.Typeflag == tar.TypeSymlink {
-		return false, root.Symlink(h.Linkname, h.Name)
+		err := root.Symlink(h.Linkname, h.Name)
+		if err == nil && keep.owners {
+			err = root.Lchown(h.Name, h.Uid, h.Gid)
+		}
+		return false, err
 	}
 	target, err := entryName(h.Linkname)
 	if err != nil {
