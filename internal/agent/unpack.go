@@ -116,6 +116,9 @@ func unpackEntry(root *os.Root, content io.Reader, h *tar.Header, keep keep) (is
 		if h.Typeflag != tar.TypeDir {
 			return false, fmt.Errorf("%w: an entry without a name", ErrTar)
 		}
+		if keep.owners { // as tar does
+			return false, root.Lchown(".", h.Uid, h.Gid)
+		}
 		return false, nil // the folder is the caller's
 	}
 	if dir := path.Dir(h.Name); dir != "." {
