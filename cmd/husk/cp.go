@@ -26,6 +26,7 @@ husk cp web:/var/log - | tar t`,
 		failedCode: exitMachine,
 		define: func(fs *pflag.FlagSet) runner {
 			var o machine.CopyOptions
+			fs.BoolVarP(&o.Owners, "archive", "a", false, "keep the files' owners, by their numbers")
 			fs.BoolVarP(&o.Follow, "follow-link", "L", false, "copy what a SOURCE that is a symbolic link leads to")
 			return func(ctx context.Context, e *env, args []string) (int, error) {
 				if len(args) != 2 {
@@ -71,7 +72,7 @@ func copyFiles(ctx context.Context, e *env, from, to string, o machine.CopyOptio
 	case source != "":
 		err = m.CopyFrom(ctx, fromPath, toPath, o)
 	case from == "-":
-		err = m.Upload(ctx, toPath, e.stdin)
+		err = m.Upload(ctx, toPath, e.stdin, o)
 	default:
 		err = m.CopyTo(ctx, fromPath, toPath, o)
 	}

@@ -23,12 +23,13 @@ var ErrSilent = errors.New("the guest has stopped answering")
 
 // A Command is what to run, and how.
 type Command struct {
-	op   op
-	Argv []string // the program, found by PATH of Env, and its arguments
-	Dir  string   // working directory, "" for /
-	Env  []string // the whole environment, "key=value"; the guest adds PATH and HOME where they are missing, a container's also HOSTNAME and TERM
-	TTY  bool     // run on a terminal of its own; then there is no Stderr
-	Size Size     // of the terminal, at the start
+	op     op
+	owners bool     // of opUpload: they are kept
+	Argv   []string // the program, found by PATH of Env, and its arguments
+	Dir    string   // working directory, "" for /
+	Env    []string // the whole environment, "key=value"; the guest adds PATH and HOME where they are missing, a container's also HOSTNAME and TERM
+	TTY    bool     // run on a terminal of its own; then there is no Stderr
+	Size   Size     // of the terminal, at the start
 
 	// User is who runs it: "USER[:GROUP]", names or numbers, looked up in the guest's
 	// /etc/passwd and /etc/group; "" for root. A user of the former has the groups of the
@@ -221,7 +222,7 @@ func (c *Client) open() ([]*yamux.Stream, error) {
 func (c *Client) run(ctx context.Context, cmd Command, s []*yamux.Stream) (end outcome, err error) {
 	control, stdin, stdout, stderr := s[0], s[1], s[2], s[3]
 	err = writeFrame(control, start{
-		Op: cmd.op, Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size,
+		Op: cmd.op, Owners: cmd.owners, Argv: cmd.Argv, Dir: cmd.Dir, Env: cmd.Env, TTY: cmd.TTY, Size: cmd.Size,
 		User: cmd.User, Groups: cmd.Groups, NoInput: cmd.Stdin == nil,
 	})
 	if err != nil {

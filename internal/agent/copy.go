@@ -21,6 +21,15 @@ var ErrPowerOff = errors.New("the guest could not power off")
 // of the guest that lead out of dir are not followed. An ErrFiles says which path
 // failed, and why. Any other error is the tar's reader's or as Run has it.
 func (c *Client) Upload(ctx context.Context, dir string, tar io.Reader) error {
+	return c.upload(ctx, dir, tar, false)
+}
+
+// UploadOwned is Upload with the owners of the tar, which are numbers.
+func (c *Client) UploadOwned(ctx context.Context, dir string, tar io.Reader) error {
+	return c.upload(ctx, dir, tar, true)
+}
+
+func (c *Client) upload(ctx context.Context, dir string, tar io.Reader, owners bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// A tar that breaks off must not look like one that has ended.
@@ -34,7 +43,7 @@ func (c *Client) Upload(ctx context.Context, dir string, tar io.Reader) error {
 		}
 		return n, err
 	})
-	end, err := c.do(ctx, Command{op: opUpload, Dir: dir, Stdin: in})
+	end, err := c.do(ctx, Command{op: opUpload, owners: owners, Dir: dir, Stdin: in})
 	return said(ErrFiles, end, err)
 }
 

@@ -42,9 +42,11 @@ type start struct {
 	Op   op       `json:"op,omitempty"`
 	Argv []string `json:"argv"`
 	Dir  string   `json:"dir,omitempty"`
-	Env  []string `json:"env,omitempty"`
-	TTY  bool     `json:"tty,omitempty"`
-	Size Size     `json:"size"`
+	// Owners has an upload keep those of the tar.
+	Owners bool     `json:"owners,omitempty"`
+	Env    []string `json:"env,omitempty"`
+	TTY    bool     `json:"tty,omitempty"`
+	Size   Size     `json:"size"`
 
 	User   string   `json:"user,omitempty"`
 	Groups []string `json:"groups,omitempty"`

@@ -30,8 +30,8 @@ func PackAs(w io.Writer, root *os.Root, base, to string) error {
 var ErrCopy = errors.New("the guest has sent what was not asked for")
 
 // UnpackAs unpacks a tar that has one file or folder, called base, as to; with links, it may be
-// a symbolic link. Whatever the guest sends, nothing but that is written.
-func UnpackAs(to, base string, r io.Reader, links bool) error {
+// a symbolic link. unpack is Unpack, or UnpackOwned. Whatever the guest sends, nothing but that is written.
+func UnpackAs(to, base string, r io.Reader, links bool, unpack func(*os.Root, io.Reader) error) error {
 	in := tar.NewReader(r)
 	first, err := in.Next()
 	if errors.Is(err, io.EOF) {
@@ -59,7 +59,7 @@ func UnpackAs(to, base string, r io.Reader, links bool) error {
 	defer root.Close()
 	return Piped(
 		func(w io.Writer) error { return rename(w, in, first, base, name) },
-		func(r io.Reader) error { return Unpack(root, r) },
+		func(r io.Reader) error { return unpack(root, r) },
 	)
 }
 

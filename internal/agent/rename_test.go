@@ -38,7 +38,7 @@ func TestWhatAGuestSends(t *testing.T) {
 				require.NoError(t, w.WriteHeader(&h))
 			}
 			require.NoError(t, w.Close())
-			require.Error(t, UnpackAs(dir+"/mine", "asked", &b, true))
+			require.Error(t, UnpackAs(dir+"/mine", "asked", &b, true, Unpack))
 			require.NoFileExists(t, dir+"/other")
 			require.NoFileExists(t, dir+"/asked")
 		})
@@ -51,5 +51,5 @@ func TestAGuestCannotSendHoles(t *testing.T) {
 	err := rename(io.Discard, tar.NewReader(strings.NewReader("")), h, "x", "y")
 	require.ErrorIs(t, err, ErrCopy)
 	require.ErrorContains(t, err, "holes")
-	require.ErrorContains(t, UnpackAs(t.TempDir()+"/x", "x", bytes.NewReader(make([]byte, 1024)), false), "neither a file nor a folder")
+	require.ErrorContains(t, UnpackAs(t.TempDir()+"/x", "x", bytes.NewReader(make([]byte, 1024)), false, Unpack), "neither a file nor a folder")
 }

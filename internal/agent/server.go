@@ -164,7 +164,7 @@ func (v *Server) work(c start, stdin, stdout, stderr io.ReadWriteCloser) (w work
 		})
 		w.do = func() (int, error) { return w.process.wait(), nil }
 	case opUpload:
-		w.do = func() (int, error) { return 0, v.upload(c.Dir, stdin) }
+		w.do = func() (int, error) { return 0, v.upload(c.Dir, stdin, c.Owners) }
 	case opDownload:
 		w.do = func() (int, error) { return 0, v.download(c.Dir, stdout) }
 	case opPowerOff:
@@ -200,13 +200,13 @@ func (w work) obey(control io.Reader) {
 }
 
 // upload unpacks a tar into a folder where commands run.
-func (v *Server) upload(dir string, tar io.Reader) error {
+func (v *Server) upload(dir string, tar io.Reader, owners bool) error {
 	root, err := v.openRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if err := unpack(root, tar, allModes); err != nil {
+	if err := unpack(root, tar, keep{allModes, owners}); err != nil {
 		return fmt.Errorf("into %s: %w", dir, err)
 	}
 	// The end of a tar is before the end of what was sent: padding.

@@ -30,15 +30,24 @@ const (
 // a sparse file, whose size nothing in the tar stands for. Permissions and times are
 // kept, but a folder's owner may always write to it; the setuid, setgid and sticky bits and owners are not. Folders that are there
 // stay, files are replaced.
-func Unpack(root *os.Root, tar io.Reader) error { return unpack(root, tar, plainModes) }
+func Unpack(root *os.Root, tar io.Reader) error { return unpack(root, tar, keep{modes: plainModes}) }
 
-func unpack(root *os.Root, r io.Reader, modes fs.FileMode) error {
+// UnpackOwned is Unpack with all modes and the owners of the tar, for who may give files away.
+func UnpackOwned(root *os.Root, tar io.Reader) error { return unpack(root, tar, keep{allModes, true}) }
+
+// keep is what of a tar's entries is kept.
+type keep struct {
+	modes  fs.FileMode
+	owners bool
+}
+
+func unpack(root *os.Root, r io.Reader, keep keep) error {
 	t := tar.NewReader(r)
 	var made []folder
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			return finish(root, made)
+			return finish(root, made, keep)
 		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrTar, err)
@@ -46,12 +55,12 @@ func unpack(root *os.Root, r io.Reader, modes fs.FileMode) error {
 		if h.Name, err = entryName(h.Name); err != nil {
 			return err
 		}
-		isNew, err := unpackEntry(root, t, h, modes)
+		isNew, err := unpackEntry(root, t, h, keep)
 		if err != nil {
 			return err
 		}
 		if isNew {
-			made = append(made, folder{h.Name, h.FileInfo().Mode()&modes | 0o700, h.ModTime})
+			made = append(made, folder{h, h.FileInfo().Mode()&keep.modes | 0o700})
 		}
 	}
 }
@@ -59,18 +68,22 @@ func unpack(root *os.Root, r io.Reader, modes fs.FileMode) error {
 // A folder was made, and gets its mode and time when it is full. Its owner can
 // always remove what is in it.
 type folder struct {
-	name string
+	*tar.Header
 	mode fs.FileMode
-	time time.Time
 }
 
 // finish sets what was put off, the deepest first.
-func finish(root *os.Root, made []folder) error {
+func finish(root *os.Root, made []folder, keep keep) error {
 	for _, f := range slices.Backward(made) {
-		if err := root.Chmod(f.name, f.mode); err != nil {
+		if keep.owners {
+			if err := root.Lchown(f.Name, f.Uid, f.Gid); err != nil {
+				return err
+			}
+		}
+		if err := root.Chmod(f.Name, f.mode); err != nil {
 			return err
 		}
-		setTime(root, f.name, f.time)
+		setTime(root, f.Name, f.ModTime)
 	}
 	return nil
 }
@@ -98,10 +111,13 @@ func entryName(name string) (string, error) {
 }
 
 // unpackEntry makes one entry. isNew says that it is a folder that was not there.
-func unpackEntry(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMode) (isNew bool, err error) {
+func unpackEntry(root *os.Root, content io.Reader, h *tar.Header, keep keep) (isNew bool, err error) {
 	if h.Name == "." {
 		if h.Typeflag != tar.TypeDir {
 			return false, fmt.Errorf("%w: an entry without a name", ErrTar)
+		}
+		if keep.owners { // as tar does
+			return false, root.Lchown(".", h.Uid, h.Gid)
 		}
 		return false, nil // the folder is the caller's
 	}
@@ -121,13 +137,17 @@ func unpackEntry(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileM
 		return false, fmt.Errorf("%w: %q is neither a file, a folder nor a link (type %q)", ErrTar, h.Name, h.Typeflag)
 	}
 	if h.Typeflag == tar.TypeReg {
-		return false, unpackFile(root, content, h, modes)
+		return false, unpackFile(root, content, h, keep)
 	}
 	if err := makeRoom(root, h.Name); err != nil {
 		return false, err
 	}
 	if h.Typeflag == tar.TypeSymlink {
-		return false, root.Symlink(h.Linkname, h.Name)
+		err := root.Symlink(h.Linkname, h.Name)
+		if err == nil && keep.owners {
+			err = root.Lchown(h.Name, h.Uid, h.Gid)
+		}
+		return false, err
 	}
 	target, err := entryName(h.Linkname)
 	if err != nil {
@@ -154,7 +174,7 @@ func makeRoom(root *os.Root, name string) error {
 
 // unpackFile makes a file beside the one that it replaces, which is there until the new
 // one is whole.
-func unpackFile(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMode) (err error) {
+func unpackFile(root *os.Root, content io.Reader, h *tar.Header, keep keep) (err error) {
 	if Sparse(h) {
 		return fmt.Errorf("%w: %q is a sparse file", ErrTar, h.Name)
 	}
@@ -172,8 +192,11 @@ func unpackFile(root *os.Root, content io.Reader, h *tar.Header, modes fs.FileMo
 		}
 	}()
 	_, err = io.Copy(f, content)
+	if err == nil && keep.owners {
+		err = f.Chown(h.Uid, h.Gid)
+	}
 	if err == nil {
-		err = f.Chmod(h.FileInfo().Mode() & modes)
+		err = f.Chmod(h.FileInfo().Mode() & keep.modes)
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr

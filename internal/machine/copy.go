@@ -17,8 +17,8 @@ import (
 )
 
 // Upload unpacks a tar into a folder of the guest, which must be there.
-func (m *Machine) Upload(ctx context.Context, dir string, tar io.Reader) error {
-	return m.transfer(ctx, control.Request{Op: control.Upload, Path: absolute(dir)}, tar, nil)
+func (m *Machine) Upload(ctx context.Context, dir string, tar io.Reader, o CopyOptions) error {
+	return m.transfer(ctx, control.Request{Op: control.Upload, Path: absolute(dir), Owners: o.Owners}, tar, nil)
 }
 
 // Download writes a file or folder of the guest as a tar, named by its last element. A path
@@ -81,6 +81,7 @@ func (f refusing) Write(p []byte) (int, error) {
 // CopyOptions are husk cp's.
 type CopyOptions struct {
 	Follow bool // a source that is a symbolic link is what that leads to
+	Owners bool // the files' owners are kept, by their numbers
 }
 
 // contents tells whether a path asks for what is in a folder, and not for the folder.
@@ -132,16 +133,16 @@ func (m *Machine) CopyTo(ctx context.Context, from, to string, o CopyOptions) er
 	case there != isFolder && strings.HasSuffix(to, "/"):
 		return fmt.Errorf("the folder %s is not there in the guest", to)
 	case there == isFolder && whole:
-		return m.pack(ctx, name, ".", "", target)
+		return m.pack(ctx, name, ".", "", target, o)
 	case there == isFolder:
-		return m.pack(ctx, filepath.Dir(name), filepath.Base(name), base, target)
+		return m.pack(ctx, filepath.Dir(name), filepath.Base(name), base, target, o)
 	}
-	return m.pack(ctx, filepath.Dir(name), filepath.Base(name), path.Base(target), path.Dir(target))
+	return m.pack(ctx, filepath.Dir(name), filepath.Base(name), path.Base(target), path.Dir(target), o)
 }
 
 // pack copies what is called base in a folder of this host into one of the guest's, where it
 // is called as; "." is what is in the folder.
-func (m *Machine) pack(ctx context.Context, dir, base, as, to string) error {
+func (m *Machine) pack(ctx context.Context, dir, base, as, to string, o CopyOptions) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -152,7 +153,7 @@ func (m *Machine) pack(ctx context.Context, dir, base, as, to string) error {
 			return agent.Pack(w, root, base)
 		}
 		return agent.PackAs(w, root, base, as)
-	}, func(r io.Reader) error { return m.Upload(ctx, to, r) })
+	}, func(r io.Reader) error { return m.Upload(ctx, to, r, o) })
 }
 
 // CopyFrom copies a file or folder of the guest to a path of this host, as CopyTo does.
@@ -194,19 +195,23 @@ func (m *Machine) CopyFrom(ctx context.Context, from, to string, o CopyOptions) 
 			return err
 		}
 	}
+	unpack := agent.Unpack
+	if o.Owners {
+		unpack = agent.UnpackOwned
+	}
 	return agent.Piped(
 		func(w io.Writer) error { return m.Download(ctx, source, w) },
 		func(r io.Reader) error {
 			if !whole {
-				return agent.UnpackAs(target, path.Base(source), r, true)
+				return agent.UnpackAs(target, path.Base(source), r, true, unpack)
 			}
-			return unpackInto(target, r)
+			return unpackInto(target, r, unpack)
 		},
 	)
 }
 
 // unpackInto unpacks a tar into a folder, which is made if need be.
-func unpackInto(dir string, r io.Reader) error {
+func unpackInto(dir string, r io.Reader, unpack func(*os.Root, io.Reader) error) error {
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -215,7 +220,7 @@ func unpackInto(dir string, r io.Reader) error {
 		return err
 	}
 	defer root.Close()
-	return agent.Unpack(root, r)
+	return unpack(root, r)
 }
 
 // A kind is what there is at a path of the guest.

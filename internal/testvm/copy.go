@@ -61,7 +61,7 @@ func (g *Guest) CopyOut(ctx context.Context, from, to string) error {
 			downloaded <- err
 		}()
 		defer context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })()
-		err := agent.UnpackAs(to, path.Base(from), r, false)
+		err := agent.UnpackAs(to, path.Base(from), r, false, agent.Unpack)
 		_ = r.CloseWithError(agent.ErrGivenUp)
 		if e := <-downloaded; e != nil && !errors.Is(e, agent.ErrGivenUp) {
 			return e

@@ -29,8 +29,8 @@ type Conn struct {
 	out *json.Encoder
 }
 
-// helloTime is how long the other side may take for its part of the greeting.
-const helloTime = 10 * time.Second
+// lastTime is how long a client may take to take the last reply.
+const lastTime = 10 * time.Second
 
 // newConn makes the streams of a session known by their names.
 func newConn(s *yamux.Session, next func() (*yamux.Stream, error)) (*Conn, error) {
@@ -90,10 +90,10 @@ func throughFolder(folder string, f func(path string) error) error {
 	return f(filepath.Join("/proc/self/fd", strconv.Itoa(fd), Socket))
 }
 
-// Client makes a request on a connection, which it owns from then on. The end of ctx closes
-// it.
+// Client makes a request on a connection, which it owns from then on. It waits for the other
+// side's hello as long as ctx lets it: a process that begins on a busy host takes its time, and
+// the end of one is the connection's.
 func Client(ctx context.Context, conn net.Conn, id string) (*Conn, error) {
-	_ = conn.SetReadDeadline(time.Now().Add(helloTime))
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	var h hello
 	err := readHello(conn, &h)
@@ -111,7 +111,6 @@ func Client(ctx context.Context, conn net.Conn, id string) (*Conn, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	_ = conn.SetReadDeadline(time.Time{})
 	s, err := yamux.Client(conn, config())
 	if err != nil {
 		_ = conn.Close()
@@ -141,10 +140,11 @@ func readHello(r io.Reader, h *hello) error {
 	return fmt.Errorf("%w: a hello without an end", ErrProtocol)
 }
 
-// Accept takes a request from a connection, which it owns from then on.
-func Accept(conn net.Conn, id string) (*Conn, Request, error) {
+// Accept takes a request from a connection, which it owns from then on. It gives up when ctx
+// ends first.
+func Accept(ctx context.Context, conn net.Conn, id string) (*Conn, Request, error) {
 	var r Request
-	_ = conn.SetDeadline(time.Now().Add(helloTime))
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	if err := json.NewEncoder(conn).Encode(hello{Version, id}); err != nil {
 		_ = conn.Close()
 		return nil, r, err
@@ -158,11 +158,13 @@ func Accept(conn net.Conn, id string) (*Conn, Request, error) {
 	if err == nil {
 		err = c.in.next(&r)
 	}
+	if !stop() {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		_ = s.Close()
 		return nil, r, err
 	}
-	_ = conn.SetDeadline(time.Time{})
 	return c, r, nil
 }
 
@@ -197,7 +199,7 @@ func (c *Conn) Finish(r Reply) {
 	if c.Answer(r) == nil {
 		select {
 		case <-c.Gone():
-		case <-time.After(helloTime):
+		case <-time.After(lastTime):
 		}
 	}
 	_ = c.Close()

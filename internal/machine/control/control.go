@@ -65,6 +65,7 @@ type Request struct {
 	Number  int           `json:"number,omitempty"`  // of a signal
 	Timeout time.Duration `json:"timeout,omitempty"` // for Stop; negative to wait for ever
 	Path    string        `json:"path,omitempty"`
+	Owners  bool          `json:"owners,omitempty"` // an Upload keeps those of the tar
 }
 
 // Ends are those of a command's that a client takes.

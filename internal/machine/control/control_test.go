@@ -62,7 +62,7 @@ func echo(l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	c, r, err := Accept(conn, "id")
+	c, r, err := Accept(context.Background(), conn, "id")
 	if err != nil {
 		return err
 	}

@@ -3,11 +3,13 @@ package process_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/huskvm/husk/internal/machine"
 )
@@ -81,6 +83,32 @@ func TestCopy(t *testing.T) {
 	}
 }
 
+// TestCopyOwners: they are kept where that is asked for.
+func TestCopyOwners(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	h := newHost(t)
+	m := h.start("sleep 1000")
+	for _, kept := range []bool{true, false} {
+		for way, do := range map[string]func(context.Context, string, string, machine.CopyOptions) error{"to": m.CopyTo, "from": m.CopyFrom} {
+			src, dst := t.TempDir(), t.TempDir()
+			require.NoError(t, os.Mkdir(src+"/d", 0o755))
+			require.NoError(t, os.WriteFile(src+"/d/f", nil, 0o600))
+			require.NoError(t, os.Symlink("f", src+"/d/l"))
+			for _, name := range []string{"/d", "/d/f", "/d/l"} {
+				require.NoError(t, os.Lchown(src+name, 12, 34))
+			}
+			require.NoError(t, do(t.Context(), src+"/d", dst, machine.CopyOptions{Owners: kept}))
+			for _, name := range []string{"/d", "/d/f", "/d/l"} {
+				var st unix.Stat_t
+				require.NoError(t, unix.Lstat(dst+name, &st))
+				require.Equal(t, kept, st.Uid == 12 && st.Gid == 34, "%s %s", way, name)
+			}
+		}
+	}
+}
+
 // TestCopyTars moves them as they are.
 func TestCopyTars(t *testing.T) {
 	h := newHost(t)
@@ -92,11 +120,11 @@ func TestCopyTars(t *testing.T) {
 	header, err := tar.NewReader(bytes.NewReader(b.Bytes())).Next()
 	require.NoError(t, err)
 	require.Equal(t, "f", header.Name)
-	require.NoError(t, m.Upload(t.Context(), dst, &b))
+	require.NoError(t, m.Upload(t.Context(), dst, &b, machine.CopyOptions{}))
 	info, err := os.Stat(dst + "/f")
 	require.NoError(t, err)
 	require.EqualValues(t, 3<<20, info.Size())
-	require.Error(t, m.Upload(t.Context(), dst+"/none", bytes.NewReader(nil)))
+	require.Error(t, m.Upload(t.Context(), dst+"/none", bytes.NewReader(nil), machine.CopyOptions{}))
 
 	require.NoError(t, m.Kill(t.Context()))
 	require.ErrorContains(t, m.CopyTo(t.Context(), src, dst, machine.CopyOptions{}), "only there while it runs")

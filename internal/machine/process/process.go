@@ -61,8 +61,10 @@ type server struct {
 	over chan struct{}           // closed when the machine has ended, and last is set
 	last ending
 
+	open context.Context // ends when no more requests are taken
+
 	gate    chan struct{} // closed when the command may begin
-	open    sync.Once
+	begin   sync.Once
 	alone   atomic.Bool   // it was started by a client that did not attach
 	started chan struct{} // closed when it has been started
 	done    chan struct{} // closed when it has ended
@@ -107,6 +109,9 @@ func Serve(ctx context.Context, m *machine.Inherited, o Options) error {
 	}
 	s.life, s.end = context.WithCancelCause(ctx)
 	defer s.end(nil)
+	var closeUp context.CancelFunc
+	s.open, closeUp = context.WithCancel(ctx)
+	defer closeUp()
 	if s.spec.Timeout > 0 {
 		defer time.AfterFunc(s.spec.Timeout, func() {
 			s.end(&ending{codeTimeout, fmt.Sprintf("timeout: the command had not ended after %v; a longer --timeout gives it more", s.spec.Timeout)})
@@ -149,6 +154,7 @@ func Serve(ctx context.Context, m *machine.Inherited, o Options) error {
 	err = errors.Join(s.bury(e), m.Release())
 	s.last = e
 	close(s.over)
+	closeUp()
 	if s.input != nil {
 		s.input.close() // who waits to send more to the command need not
 	}

@@ -29,7 +29,7 @@ func (s *server) accept(l net.Listener) {
 			continue
 		}
 		s.clients.Go(func() {
-			c, r, err := control.Accept(conn, s.spec.ID)
+			c, r, err := control.Accept(s.open, conn, s.spec.ID)
 			if err != nil {
 				s.log.Debug("a client made no request", "err", err)
 				return
@@ -44,7 +44,8 @@ var errStarterGone = &ending{machine.CodeFailed, "who started the machine was go
 
 // serveStarter serves who has started the process.
 func (s *server) serveStarter(conn net.Conn) {
-	c, r, err := control.Accept(conn, s.spec.ID)
+	// It hears of the end also where that comes first.
+	c, r, err := control.Accept(context.Background(), conn, s.spec.ID)
 	if err == nil && r.Op != control.Start {
 		c.Finish(control.Reply{Error: "the machine was started by nobody"})
 		err = control.ErrProtocol
@@ -58,7 +59,7 @@ func (s *server) serveStarter(conn net.Conn) {
 		return
 	}
 	s.alone.Store(true)
-	s.open.Do(func() { close(s.gate) })
+	s.begin.Do(func() { close(s.gate) })
 	select {
 	case <-s.started:
 		c.Finish(control.Reply{Started: true})
@@ -147,7 +148,7 @@ func (s *server) attach(c *control.Conn, ends control.Ends, first bool) {
 	}
 	s.clients.Go(func() { s.steered(c, detached) })
 	if first {
-		s.open.Do(func() { close(s.gate) })
+		s.begin.Do(func() { close(s.gate) })
 		select {
 		case <-s.started:
 			_ = c.Answer(control.Reply{Started: true})
@@ -335,6 +336,9 @@ func (s *server) copy(c *control.Conn, r control.Request) error {
 	}()
 	if r.Op == control.Download {
 		return guest.Download(ctx, r.Path, c.Stdout)
+	}
+	if r.Owners {
+		return guest.UploadOwned(ctx, r.Path, c.Stdin)
 	}
 	return guest.Upload(ctx, r.Path, c.Stdin)
 }
