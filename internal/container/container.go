@@ -87,8 +87,8 @@ type Plan struct {
 // What the guest does not use is not taken from the host.
 const DefaultMemory = 1 << 30
 
-// MinMemory is the least RAM, in bytes, that a kernel of a distribution starts a container
-// with.
+// MinMemory is the least RAM, in bytes, that makes sense with any kernel of a distribution; what
+// each needs, the machine says when it is made.
 const MinMemory = 64 << 20
 
 // idLength is an ID's, in bytes; people see the first six.
