@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -51,10 +52,42 @@ func TestParseCPU(t *testing.T) {
 	}
 }
 
+func TestParseShare(t *testing.T) {
+	for s, want := range map[string]Share{
+		"work=/home/me":                  {Tag: "work", Path: "/home/me"},
+		"w=.,ro":                         {Tag: "w", Path: ".", ReadOnly: true},
+		"w=/a,,b=c,cache=1.5s,ro":        {Tag: "w", Path: "/a,b=c", ReadOnly: true, CacheTime: 1500 * time.Millisecond},
+		"a tag=/with spaces,,,,,cache=0": {Tag: "a tag", Path: "/with spaces,,"},
+	} {
+		got, err := ParseShare(s)
+		require.NoError(t, err, s)
+		require.Equal(t, want, got, s)
+		again, err := ParseShare(got.String())
+		require.NoError(t, err, got.String())
+		require.Equal(t, want, again)
+	}
+	for s, want := range map[string]string{
+		"/home": "TAG=PATH", "": "TAG=PATH", "=/x": "a tag is needed", "t=": "name a folder", "t=,ro": "name a folder",
+		"t=/x,rw": "neither ro nor cache", "t=/x,cache=soon": "is not a time", "t=/x,cache=-1s": "is not a time",
+		"t=/x\x00": "zero byte", strings.Repeat("t", 37) + "=/x": "it may have 36", "t=/x,,ro,": "neither",
+	} {
+		_, err := ParseShare(s)
+		require.ErrorIs(t, err, ErrConfig, s)
+		require.ErrorContains(t, err, want, s)
+	}
+}
+
 func TestValidateNamesWhatIsWrong(t *testing.T) {
 	good := config(t, forever)
 	require.NoError(t, good.Validate())
 	for want, change := range map[string]func(*Config){
+		"a tag is needed":          func(c *Config) { c.Shares = []Share{{Path: "."}} },
+		"it may have 36":           func(c *Config) { c.Shares = []Share{{Tag: strings.Repeat("t", 37), Path: "."}} },
+		"shares 1 and 2 both have": func(c *Config) { c.Shares = []Share{{Tag: "t", Path: "."}, {Tag: "t", Path: ".."}} },
+		"share t: no path":         func(c *Config) { c.Shares = []Share{{Tag: "t"}} },
+		"none: no such file":       func(c *Config) { c.Shares = []Share{{Tag: "t", Path: "./none"}} },
+		"neither a folder":         func(c *Config) { c.Shares = []Share{{Tag: "t", Path: "/dev/null"}} },
+		"a cache time of -1s":      func(c *Config) { c.Shares = []Share{{Tag: "t", Path: ".", CacheTime: -1e9}} },
 		"no kernel":                func(c *Config) { c.Kernel = boot.Source{} },
 		"nothing to read":          func(c *Config) { c.Initrds = []boot.Source{{Name: "x"}} },
 		"at least 16 MiB":          func(c *Config) { c.Memory = 8 * mib },

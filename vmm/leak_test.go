@@ -87,6 +87,7 @@ func TestAFailureAtAnyStepLeavesNothing(t *testing.T) {
 		}
 		cfg.Vsock = &Vsock{CID: 3, Path: filepath.Join(t.TempDir(), "vsock")}
 		cfg.Disks = []disk.Spec{{File: blank(t)}, {File: blank(t), Snapshot: true}}
+		cfg.Shares = []Share{{Tag: "folder", Path: t.TempDir()}, {Tag: "file", Path: blank(t), ReadOnly: true}}
 		cfg.KVM = os.Getenv("HUSK_KVM")
 
 		var steps []string

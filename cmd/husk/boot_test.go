@@ -89,6 +89,8 @@ func TestBootRefuses(t *testing.T) {
 		{"too many CPUs", []string{"-c", "65"}, "65"},
 		{"cpu", []string{"--cpu=486"}, "--cpu"},
 		{"backing", []string{"--memory-backing=paper"}, "--memory-backing"},
+		{"a share without a tag", []string{"--share", "/tmp"}, "--share: "},
+		{"no share", []string{"-k", kernel, "--share", "t=" + missing}, "share t: stat " + missing},
 		{"no kernel", []string{"-k", missing}, "husk: kernel: open " + missing},
 		{"a kernel without a name", []string{"-k", ""}, "leave the flag out"},
 		{"no initrd", []string{"-i", missing}, "husk: initrd: open " + missing},

@@ -45,3 +45,21 @@ func TestWhatALabWritesToIsShared(t *testing.T) {
 	_, err = diskInLab("/dev/null,ro")
 	require.ErrorContains(t, err, "--accel kvm")
 }
+
+// TestWhatALabsGuestWritesToAShare goes to this host.
+func TestWhatALabsGuestWritesToAShare(t *testing.T) {
+	dir := t.TempDir()
+	path, err := shareInLab("t=" + dir)
+	require.NoError(t, err)
+	require.Equal(t, dir, path)
+	path, err = shareInLab("t=" + dir + ",ro")
+	require.NoError(t, err)
+	require.Empty(t, path)
+	path, err = shareInLab("t=" + file(t, "alone", "x"))
+	require.NoError(t, err)
+	require.DirExists(t, path)
+	_, err = shareInLab("t=/proc")
+	require.ErrorContains(t, err, "add ro")
+	_, err = shareInLab("t=" + filepath.Join(dir, "none"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}

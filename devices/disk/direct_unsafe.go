@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/huskvm/husk/devices/disk/iovec"
+	"github.com/huskvm/husk/devices/iovec"
 )
 
 // Without the page cache, the host's device wants addresses, offsets and

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/huskvm/husk/devices/disk/iovec"
+	"github.com/huskvm/husk/devices/iovec"
 )
 
 // ErrNoDirect is a file system that has no O_DIRECT.

@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"slices"
 
-	"github.com/huskvm/husk/devices/disk/iovec"
 	"github.com/huskvm/husk/devices/disk/qcow2"
+	"github.com/huskvm/husk/devices/iovec"
 )
 
 // ErrMagic is a write that would make a raw image look like another format.

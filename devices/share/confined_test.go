@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -312,4 +314,44 @@ func descriptors(t testing.TB) int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
 	return len(entries)
+}
+
+// TestMountsBelow are file systems of their own to the guest, too: numbers of inodes mean
+// something in one only.
+func TestMountsBelow(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"mounted", "plain"} {
+		write(t, "hidden", dir, name, "file")
+	}
+	// A thread with mounts of its own, which ends with them.
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+			t.Log("skipped: no mounts of its own for a thread:", err)
+			return
+		}
+		assert.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		assert.NoError(t, unix.Mount("tmpfs", filepath.Join(dir, "mounted"), "tmpfs", 0, ""))
+		assert.NoError(t, unix.Mount(filepath.Join(dir, "plain"), filepath.Join(dir, "mounted"), "", unix.MS_BIND, ""))
+		s, err := Open(Config{Path: dir})
+		if !assert.NoError(t, err) {
+			return
+		}
+		c := &client{Share: s, t: t}
+		init := c.init()
+		assert.NotZero(t, init.Flags64()&fuse.CAP_SUBMOUNTS)
+		bound, _ := c.lookup(rootNode, "mounted")
+		plain, _ := c.lookup(rootNode, "plain")
+		assert.EqualValues(t, fuse.ATTR_SUBMOUNT, bound.Flags)
+		assert.Zero(t, plain.Flags)
+		assert.Equal(t, plain.Ino, bound.Ino, "the same folder")
+		assert.NotEqual(t, plain.NodeId, bound.NodeId, "but a folder has one place only, for Linux")
+		file, errno := c.lookup(bound.NodeId, "file")
+		assert.Zero(t, errno)
+		assert.Zero(t, file.Flags)
+		assert.NoError(t, s.Close())
+	}()
+	<-done
 }

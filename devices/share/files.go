@@ -7,7 +7,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/huskvm/husk/devices/disk/iovec"
+	"github.com/huskvm/husk/devices/iovec"
 )
 
 // openFlags are those of the guest's that mean something here. O_APPEND comes with each
@@ -105,11 +105,11 @@ func whole(v [][]byte, f func(v [][]byte, done int64) (int, error)) (int, error)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
-		if err != nil && done == 0 {
-			return 0, err
-		}
-		if err != nil || n <= 0 {
-			break
+		if n <= 0 {
+			if done > 0 { // what was done counts; the guest comes again for the rest
+				err = nil
+			}
+			return int(done), err
 		}
 		done += int64(n)
 	}

@@ -2,11 +2,14 @@ package share
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -146,4 +149,56 @@ func TestExtendedAttributes(t *testing.T) {
 	require.Zero(t, errno)
 	_, errno = getx("user.here", 10)
 	require.Equal(t, unix.ENODATA, errno)
+}
+
+// asUser says that this process is TestWithoutRoot's own copy, as an ordinary user.
+const asUser = "HUSK_SHARE_TEST_DIR"
+
+// TestWithoutRoot: all files are husk's user's, and what that user may not do fails as it
+// does for them.
+func TestWithoutRoot(t *testing.T) {
+	dir := os.Getenv(asUser)
+	if dir == "" && os.Geteuid() == 0 {
+		dir, err := os.MkdirTemp("", "share")
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+		require.NoError(t, os.Chown(dir, 65534, 65534))
+		// The binary is where only root gets at it.
+		self, err := os.ReadFile("/proc/self/exe")
+		require.NoError(t, err)
+		binary := filepath.Join(dir, "test")
+		require.NoError(t, os.WriteFile(binary, self, 0o755))
+		cmd := exec.Command(binary, "-test.run=^TestWithoutRoot$", "-test.v")
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), asUser+"="+dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: TestWithoutRoot")
+		return
+	}
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	c := share(t, Config{Path: dir})
+	own := c.owner
+	require.NotZero(t, own.Uid)
+	for _, guest := range []fuse.Owner{{}, {Uid: 1000, Gid: 1000}, own} {
+		c.owner = guest
+		name := fmt.Sprint("of ", guest.Uid)
+		made := get[fuse.EntryOut](c, opMkdir, rootNode, &fuse.MkdirIn{Mode: 0o777, Umask: 0o007}, name)
+		require.Equal(t, own, made.Owner)
+		require.EqualValues(t, unix.S_IFDIR|0o770, made.Mode)
+		set := func(o fuse.Owner) unix.Errno {
+			_, errno := call[fuse.AttrOut](c, opSetattr, made.NodeId, &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{
+				Valid: fuse.FATTR_UID | fuse.FATTR_GID, Owner: o,
+			}})
+			return errno
+		}
+		require.Equal(t, unix.EPERM, set(fuse.Owner{Uid: 1, Gid: 1}))
+		require.Zero(t, set(own))
+		_, errno := call[fuse.EntryOut](c, opMknod, rootNode, &fuse.MknodIn{Mode: unix.S_IFCHR | 0o666, Rdev: 0x103}, name+"'s device")
+		require.Equal(t, unix.EPERM, errno)
+		_, errno = call[fuse.EntryOut](c, opMknod, rootNode, &fuse.MknodIn{Mode: unix.S_IFIFO | 0o666}, name+"'s FIFO")
+		require.Zero(t, errno)
+	}
 }

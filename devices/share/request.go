@@ -8,7 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/huskvm/husk/devices/disk/iovec"
+	"github.com/huskvm/husk/devices/iovec"
 )
 
 // An opcode says what a request asks for (enum fuse_opcode).

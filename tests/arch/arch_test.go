@@ -95,7 +95,7 @@ func TestChipsDoNotKnowEachOther(t *testing.T) {
 			continue
 		}
 		for _, dep := range deps {
-			require.Equal(t, "devices", dep, "%s depends on %s", pkg, dep)
+			require.Contains(t, []string{"devices", "devices/iovec"}, dep, "%s depends on it", pkg)
 		}
 	}
 }
@@ -103,7 +103,7 @@ func TestChipsDoNotKnowEachOther(t *testing.T) {
 // TestCardsDoNotKnowTheirCables: a virtio device declares what it needs of a
 // backend, and a backend knows nothing of virtio.
 func TestCardsDoNotKnowTheirCables(t *testing.T) {
-	backends := []string{"devices/disk", "devices/netdev"}
+	backends := []string{"devices/disk", "devices/netdev", "devices/share"}
 	for pkg, deps := range imports(t) {
 		for _, dep := range deps {
 			require.False(t, under(pkg, "devices/virtio") && under(dep, backends...), "%s depends on %s", pkg, dep)

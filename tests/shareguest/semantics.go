@@ -92,8 +92,11 @@ func expect(path string, mode os.FileMode, uid, gid int) error {
 }
 
 func is(want, got error) error {
+	if got == nil {
+		return fmt.Errorf("it succeeded: %w was due", want)
+	}
 	if !errors.Is(got, want) {
-		return fmt.Errorf("%v, not %v", got, want)
+		return fmt.Errorf("%w is not what was wanted, %w", got, want)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/huskvm/husk/devices/disk/iovec"
+	"github.com/huskvm/husk/devices/iovec"
 )
 
 // A File is where an image is kept. It is used by several goroutines at once.

@@ -3,7 +3,7 @@ package qcow2
 import (
 	"fmt"
 
-	"github.com/huskvm/husk/devices/disk/iovec"
+	"github.com/huskvm/husk/devices/iovec"
 )
 
 // ReadAt fills v with the disk's bytes from off on.

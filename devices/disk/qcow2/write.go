@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/huskvm/husk/devices/disk/iovec"
+	"github.com/huskvm/husk/devices/iovec"
 )
 
 // WriteAt writes v to the disk from off on.
