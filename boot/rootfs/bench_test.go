@@ -63,7 +63,6 @@ func TestMemory(t *testing.T) {
 	}
 	entries = append(entries, file("large", strings.Repeat("large", 20<<20)))
 	archive := pack(t, entries...)
-	entries = nil
 	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
 	require.NoError(t, err)
 	defer f.Close()

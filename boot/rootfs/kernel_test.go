@@ -152,6 +152,22 @@ func TestMounted(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, tell(t, readFolder(t, mount(t, image))))
 	})
+	t.Run("lengths", func(t *testing.T) {
+		// The kernel refuses content behind an inode that reaches into the next block.
+		var entries []entry
+		want := tree{}
+		for i := range 800 {
+			name, value := "f"+strconv.Itoa(i), strings.Repeat("v", i*13%2000)
+			content := strings.Repeat(strconv.Itoa(i%10), 20+i*37%600)
+			entries = append(entries, file(name, content).with(xattr("trusted.a", value)))
+			want[name] = `file "` + content[:20] + `" trusted.a="` + value + `"`
+			entries = append(entries, link("l"+name, strings.Repeat("t", 1+i*41%4000)))
+			want["l"+name] = "-> " + strings.Repeat("t", 1+i*41%4000)
+		}
+		image, _, err := build(t, layersOf(t, entries)...)
+		require.NoError(t, err)
+		require.Equal(t, want, tell(t, readFolder(t, mount(t, image))))
+	})
 	t.Run("a file of a tebibyte", func(t *testing.T) {
 		const size = 1 << 40
 		image, _, err := build(t, layerOf(sparseArchive(t, "1.0", size, []fragment{{5, 3}, {size - 3, 3}}, "abcxyz")))
@@ -213,7 +229,7 @@ func makeFiles(t *testing.T, folder string) {
 	t.Helper()
 	in := func(name string) string { return filepath.Join(folder, name) }
 	content := []byte(strings.Repeat("content ", 2000))
-	for i, size := range []int{0, 1, 127, 128, 129, 4095, 4096, 4097, 8192 + 128, 12345} {
+	for i, size := range []int{0, 1, 511, inlineTail, 513, 4095, 4096, 4097, 8192 + inlineTail, 12345} {
 		require.NoError(t, os.WriteFile(in("size"+strconv.Itoa(i)), content[:size], 0o600))
 	}
 	require.NoError(t, os.MkdirAll(in("d/e"), 0o711))

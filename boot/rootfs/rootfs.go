@@ -38,10 +38,10 @@ type Layer func() (io.ReadCloser, error)
 
 // Stats counts what a build has done.
 type Stats struct {
-	Entries     int   // of all the layers' archives
-	Files       int   // regular ones in the image; one with several names counts once
-	Directories int   // with the root
-	Symlinks    int   // and
+	Entries     int // of all the layers' archives
+	Files       int // regular ones in the image; one with several names counts once
+	Directories int // with the root
+	Symlinks    int
 	Others      int   // devices and FIFOs
 	Content     int64 // bytes in the image's regular files, with their holes
 	Size        int64 // of the image, in bytes; holes take no room on the disk
@@ -49,7 +49,8 @@ type Stats struct {
 }
 
 // Build writes the file system that the layers make together, the lowest first, to w,
-// which loses what it had. After an error w is of no use.
+// which loses what it had. Nothing is synced. After an error w is of no use; the error is
+// an ErrLayer where a layer is to blame, and names the layer and the entry.
 func Build(ctx context.Context, w *os.File, layers []Layer) (Stats, error) {
 	if err := w.Truncate(0); err != nil {
 		return Stats{}, fmt.Errorf("empty the image's file: %w", err)

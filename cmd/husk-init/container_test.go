@@ -77,7 +77,7 @@ func TestMountsGoWhereTheRootSays(t *testing.T) {
 	}
 	dir := t.TempDir()
 	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
-	defer unix.Unmount(dir, unix.MNT_DETACH)
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
 	for _, d := range []string{"etc", "data", "new"} {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, d), 0o750))
 	}

@@ -93,20 +93,17 @@ func (w *statsWatch) show(ctx context.Context, e *env, format string, once bool)
 		fmt.Fprint(e.stdout, clearBelow, "\x1b[2J")
 	}
 	if _, err := w.read(ctx); err != nil { // what the first shares are measured from
-		return 0, err
+		return interrupted(ctx, err)
 	}
 	for {
 		select {
 		case <-ctx.Done():
-			return exitOK, nil
+			return interrupted(ctx, context.Cause(ctx))
 		case <-time.After(statsEvery):
 		}
 		rows, err := w.read(ctx)
-		if ctx.Err() != nil {
-			return exitOK, nil
-		}
 		if err != nil {
-			return 0, err
+			return interrupted(ctx, err)
 		}
 		var picture bytes.Buffer
 		if err := printRows(&picture, format, statsHeads, rows); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -349,4 +350,14 @@ func TestRunOnATerminal(t *testing.T) {
 		return 3, nil
 	}
 	require.Equal(t, 3, h.husk("run", "-t", "app:1"))
+}
+
+// TestTheGuideOfRun says something of every flag.
+func TestTheGuideOfRun(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/run.md")
+	require.NoError(t, err)
+	fs, _ := runVerb().flags()
+	fs.VisitAll(func(flag *pflag.Flag) {
+		require.Regexp(t, "--"+flag.Name+`[^a-z-]`, string(guide), flag.Name)
+	})
 }

@@ -42,7 +42,7 @@ func Open(spec Spec, log *slog.Logger) (*Disk, error) {
 		spec.Cache = Writeback
 	}
 	d := &Disk{spec: spec, readOnly: spec.ReadOnly, log: log}
-	o := opener{cache: spec.Cache, punch: spec.Discard, log: log}
+	o := opener{cache: spec.Cache, punch: spec.Discard, unlocked: spec.Unlocked, log: log}
 	var err error
 	d.backend, err = o.open(spec.File, spec.Format, spec.Writes())
 	if err != nil {
@@ -77,10 +77,11 @@ func Lock(spec Spec, log *slog.Logger) (io.Closer, error) {
 
 // An opener opens one image and what lies behind it.
 type opener struct {
-	cache Cache
-	punch bool
-	log   *slog.Logger
-	chain []fileID
+	cache    Cache
+	punch    bool
+	unlocked bool
+	log      *slog.Logger
+	chain    []fileID
 }
 
 func (o *opener) open(path string, format Format, write bool) (backend, error) {
@@ -113,8 +114,10 @@ func (o *opener) interpret(f *file, format Format, write bool) (_ backend, err e
 	if o.chain = append(o.chain, id); len(o.chain) > maxChain {
 		return nil, fmt.Errorf("%s: %w: more than %d follow each other", f.path, ErrBacking, maxChain)
 	}
-	if err := f.lock(write, o.log); err != nil {
-		return nil, err
+	if !o.unlocked {
+		if err := f.lock(write, o.log); err != nil {
+			return nil, err
+		}
 	}
 	guessed := format == Detect
 	if guessed {

@@ -252,6 +252,9 @@ func TestLocks(t *testing.T) {
 		refused(path)
 		refused(path + ",ro")
 		refused(path + ",snapshot=on")
+		unlocked, err := disk.Open(disk.Spec{File: path, ReadOnly: true, Unlocked: true}, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		require.NoError(t, unlocked.Close())
 		require.NoError(t, d.Close())
 
 		d = open(t, path+",ro")

@@ -45,6 +45,9 @@ type Spec struct {
 	Serial   string // at most 20 bytes, may be empty
 	Discard  bool   // give space back that the guest discards
 	IODepth  int    // requests of each queue at work at the same time; 0 lets the device choose
+	// Unlocked takes no locks: for a file that nobody ever writes to, and that may have
+	// locks of another kind. NFS and 9p take all kinds for one.
+	Unlocked bool
 }
 
 // Writes tells whether what the guest writes goes to the file.

@@ -231,6 +231,5 @@ func closer(a, b, want v1.Platform) bool {
 
 // noPlatform is the error for an image that is for others.
 func noPlatform(want v1.Platform, have []string) error {
-	return fmt.Errorf("%w: none for %s, only for %s; --platform has another than %s",
-		ErrPlatform, want, strings.Join(have, ", "), DefaultPlatform())
+	return fmt.Errorf("%w: none for %s, only for %s; --platform names another", ErrPlatform, want, strings.Join(have, ", "))
 }

@@ -51,7 +51,11 @@ const noteSuffix = ".layer"
 // fetch has a layer of an origin in the store. Another process that fetches it is waited
 // for; what an earlier one left is gone on with.
 func (f *fetcher) fetch(ctx context.Context, from origin, d v1.Descriptor, diffID v1.Hash) (layerRecord, error) {
+	waiting := time.AfterFunc(time.Second, func() {
+		f.progress.Note(fmt.Sprintf("layer %s is being fetched by another process; waiting for it", shortID(d.Digest)))
+	})
 	file, err := lockFile(ctx, f.store.partialPath(d.Digest), exclusive)
+	waiting.Stop()
 	if err != nil {
 		return layerRecord{}, err
 	}
@@ -135,7 +139,7 @@ func (s *Store) keep(file *os.File, l layerRecord) error {
 	if err := errors.Join(file.Chmod(0o400), file.Sync()); err != nil {
 		return err
 	}
-	if err := replaceFile(s.notePath(l.Digest), note); err != nil {
+	if err := s.putFile(s.notePath(l.Digest), note); err != nil {
 		return err
 	}
 	return os.Rename(file.Name(), s.blobPath(l.Digest))

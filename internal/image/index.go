@@ -118,7 +118,11 @@ func (s *Store) update(ctx context.Context, change func(ix *index) error) error 
 	if err := e.Encode(ix); err != nil {
 		return fmt.Errorf("images: %w", err)
 	}
-	if err := replaceFile(s.path("index.json"), text.Bytes()); err != nil {
+	draft, err := os.OpenFile(s.path("index.json.draft"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // we alone write it
+	if err == nil {
+		err = replaceFile(draft, s.path("index.json"), text.Bytes())
+	}
+	if err != nil {
 		return fmt.Errorf("images: %w", explain(err))
 	}
 	return nil

@@ -2,6 +2,8 @@ package image
 
 import (
 	"context"
+	"encoding/base64"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -120,4 +122,56 @@ func TestSettings(t *testing.T) {
 	}
 	_, err = newStore(t).Pull(context.Background(), name, quick(func(o *PullOptions) { o.Mirrors = []string{"http//x"} }))
 	require.ErrorContains(t, err, "mirror")
+}
+
+func FuzzSettings(f *testing.F) {
+	f.Add([]byte("registries:\n  docker.io:\n    mirrors: [https://m.example.com/x, 'localhost:5000']\n    insecure: true\n"))
+	f.Add([]byte("registries: {'[::1]:5000': {mirrors: ['http://[::1]']}}"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		set, err := parseSettings(text)
+		if err != nil {
+			return
+		}
+		for registry := range set.Registries {
+			list, err := places(Reference{Registry: registry, Repository: "x"}, PullOptions{Settings: set})
+			require.NoError(t, err)
+			for _, p := range list {
+				repo, err := p.resource()
+				require.NoError(t, err)
+				require.Equal(t, p.registry, strings.TrimPrefix(repo.RegistryStr(), "index."))
+			}
+		}
+	})
+}
+
+// TestRedirect: blobs may be elsewhere, and logins are not taken there.
+func TestRedirect(t *testing.T) {
+	store := newHub(t, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "" {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	h := newHub(t, basic)
+	b := anImage(t, 1)
+	name := h.push(t, "x", "1", b)
+	store.push(t, "x", "1", b)
+	h.behave(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "/blobs/") {
+				http.Redirect(w, r, store.URL+r.URL.Path, http.StatusTemporaryRedirect)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	store.behave(breakOff(1, 30_000, true))
+	auth := base64.StdEncoding.EncodeToString([]byte("anna:secret"))
+	dockerLogin(t, fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, h.host, auth))
+	s := newStore(t)
+	requireImage(t, s, pull(t, s, name, withDockerLogin), b)
+	require.NotEmpty(t, store.requests("/blobs/"))
 }

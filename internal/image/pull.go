@@ -280,7 +280,7 @@ func (s *Store) putBlob(h v1.Hash, text []byte) error {
 	if s.has(h, int64(len(text))) {
 		return nil
 	}
-	return explain(replaceFile(s.blobPath(h), text))
+	return explain(s.putFile(s.blobPath(h), text))
 }
 
 // fetchAll has all layers of a candidate here.

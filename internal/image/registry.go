@@ -97,7 +97,7 @@ type onlyTLS struct {
 
 func (t onlyTLS) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !t.plain {
-		return nil, refusal{fmt.Errorf("%s wants plain HTTP; --insecure allows it", r.URL.Host)}
+		return nil, refusal{fmt.Errorf("plain HTTP to %s is not allowed; --insecure allows it", r.URL.Host)}
 	}
 	return t.inner.RoundTrip(r)
 }

@@ -183,3 +183,21 @@ func TestLocksWaitAndEnd(t *testing.T) {
 	require.NoError(t, g.Close())
 	require.NoError(t, f.Close())
 }
+
+// BenchmarkFindAndRoot is what husk run asks of a store for an image that is there.
+func BenchmarkFindAndRoot(b *testing.B) {
+	h, s := newHub(b), newStore(b)
+	var name string
+	for n := range 20 {
+		image := anImage(b, 1, func(_ *built, c *v1.ConfigFile) { c.Config.Env = []string{strings.Repeat("x", n)} })
+		name = h.push(b, "x", string(rune('a'+n)), image)
+		pull(b, s, name)
+	}
+	for b.Loop() {
+		i, err := s.Find(context.Background(), name, Missing, quick())
+		require.NoError(b, err)
+		f, err := s.Root(context.Background(), i, "list-1", listing(0))
+		require.NoError(b, err)
+		require.NoError(b, f.Close())
+	}
+}

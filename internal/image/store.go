@@ -94,24 +94,27 @@ func syncDir(dir string) error {
 }
 
 // replaceFile writes a file so that it has the old content or the new, whatever happens.
-func replaceFile(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+// draft is an open file in the same folder, and is closed and gone in the end.
+func replaceFile(draft *os.File, path string, content []byte) error {
+	_, err := draft.Write(content)
+	err = errors.Join(err, draft.Sync(), draft.Close())
+	if err == nil {
+		err = os.Rename(draft.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(draft.Name()))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// putFile writes a file beside the blobs. Several may write the same at once. A draft that
+// is left there is collected.
+func (s *Store) putFile(path string, content []byte) error {
+	draft, err := os.CreateTemp(filepath.Dir(path), ".draft-*")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return replaceFile(draft, path, content)
 }
 
 // exists tells whether there is something at path.

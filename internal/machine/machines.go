@@ -274,11 +274,14 @@ func (m *Machine) Name() string { return m.spec.Name }
 // Folder is where the machine's state is.
 func (m *Machine) Folder() string { return m.folder }
 
-// LogFile is where what its command writes is kept, ConsoleFile what its kernel says, and
-// UpperFile what takes the guest's writes.
-func (m *Machine) LogFile() string     { return filepath.Join(m.data, "log.json") }
+// LogFile is where what the machine's command writes is kept.
+func (m *Machine) LogFile() string { return filepath.Join(m.data, "log.json") }
+
+// ConsoleFile is where what the guest's kernel says is kept.
 func (m *Machine) ConsoleFile() string { return filepath.Join(m.data, "console.log") }
-func (m *Machine) UpperFile() string   { return filepath.Join(m.data, "upper.img") }
+
+// UpperFile is the disk that takes what the guest writes, where there is one.
+func (m *Machine) UpperFile() string { return filepath.Join(m.data, "upper.img") }
 
 // Group is what the machine's control group is called.
 func (m *Machine) Group() string { return "husk-" + filepath.Base(m.folder) }

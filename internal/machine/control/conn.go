@@ -29,9 +29,6 @@ type Conn struct {
 	out *json.Encoder
 }
 
-// streams are a connection's: control, stdin, stdout, stderr.
-const streams = 4
-
 // helloTime is how long the other side may take for its part of the greeting.
 const helloTime = 10 * time.Second
 

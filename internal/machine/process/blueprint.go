@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -73,7 +75,7 @@ func config(s machine.Spec, upper string) vmm.Config {
 		Name: s.Name, Memory: s.Memory, CPUs: s.CPUs, KVM: s.KVM,
 		CommandLine: boot.AddWords(commandLine, s.Append),
 		Networks:    s.Networks, Vsock: &vmm.Vsock{CID: guestCID}, Balloon: true, Entropy: true,
-		Disks: []disk.Spec{{File: s.Root.File, Format: disk.Raw, ReadOnly: true, Serial: rootSerial}},
+		Disks: []disk.Spec{{File: s.Root.File, Format: disk.Raw, ReadOnly: true, Serial: rootSerial, Unlocked: true}},
 	}
 	if s.RWSize > 0 {
 		// What the guest's writes go to ends with the machine: nothing of it need reach the disk.
@@ -156,6 +158,10 @@ func container(s machine.Spec) (spec.Container, error) {
 		}
 		c.Mounts = append(c.Mounts, mount)
 	}
+	// What is below another is mounted after it.
+	slices.SortStableFunc(c.Mounts, func(a, b spec.Mount) int {
+		return strings.Count(a.Target, "/") - strings.Count(b.Target, "/")
+	})
 	for _, n := range s.Networks {
 		i := spec.Interface{DHCP: true, MTU: n.MTU}
 		if n.Kind == netdev.KindUser { // what it would say by DHCP is known

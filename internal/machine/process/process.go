@@ -296,7 +296,7 @@ func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
 	p := s.spec.Process
 	command := agent.Command{
 		Argv: p.Argv, Dir: p.Dir, Env: p.Env, User: p.User, Groups: p.Groups, TTY: p.TTY, Size: s.firstSize(),
-		Stdout: s.output.to(jsonlog.Stdout), Stderr: s.output.to(jsonlog.Stderr),
+		Stdout: s.onceStarted(s.output.to(jsonlog.Stdout)), Stderr: s.onceStarted(s.output.to(jsonlog.Stderr)),
 		Signals: s.signals, Resizes: s.resizes,
 		Started: func(err error) {
 			if failed = err; err == nil {
@@ -328,6 +328,18 @@ func (s *server) begun() {
 		state.Ports, state.IP = s.vm.Published(), address(s.spec.Networks)
 	})
 	close(s.started)
+}
+
+// onceStarted writes to w when it is known that the command runs: its first output may be
+// here before that, and who sees it may send a signal at once.
+func (s *server) onceStarted(w io.Writer) io.Writer {
+	return writer(func(p []byte) {
+		select {
+		case <-s.started:
+		case <-s.life.Done():
+		}
+		_, _ = w.Write(p)
+	})
 }
 
 // update changes the state, for all to see.
