@@ -535,7 +535,7 @@ func mappings(p place) error {
 }
 
 func largeFolder(p place) error {
-	const n = 1000
+	const n = 300
 	for i := range n {
 		if err := os.Mkdir(p.path(strconv.Itoa(i)), 0o755); err != nil {
 			return err
