@@ -164,7 +164,7 @@ func (c *container) mountIn(root *inroot.Root) error {
 // asked adds what a user mounts to what is there otherwise, some of which it replaces.
 func (c *container) asked(list []place) []place {
 	for _, name := range etcNames {
-		list = append(list, place{name, bind(c.etc.file(name)), true, false})
+		list = append(list, place{name, bind(c.etc.file(name), c.spec.ReadOnly), true, false})
 	}
 	for _, m := range c.spec.Mounts {
 		target := path.Clean("/" + m.Target)
@@ -208,9 +208,13 @@ func (p place) mountIn(root *inroot.Root) error {
 }
 
 // bind mounts what is at a path.
-func bind(from string) func(string, bool) error {
+func bind(from string, readOnly bool) func(string, bool) error {
 	return func(at string, _ bool) error {
-		if err := unix.Mount(from, at, "", unix.MS_BIND, ""); err != nil {
+		err := unix.Mount(from, at, "", unix.MS_BIND, "")
+		if err == nil && readOnly { // which only a second mount can say
+			err = unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+		}
+		if err != nil {
 			return fmt.Errorf("bind %s: %w", filepath.Base(from), err)
 		}
 		return nil
@@ -301,7 +305,7 @@ func mountShare(m spec.Mount, at string) error {
 			return fmt.Errorf("read-only: %w", err)
 		}
 	}
-	return bind(filepath.Join(dir, filepath.Clean("/"+m.File)))(at, false)
+	return bind(filepath.Join(dir, filepath.Clean("/"+m.File)), false)(at, false)
 }
 
 func mountTag(tag, at string) error {

@@ -29,6 +29,8 @@ func Hosts(more []string, own []netip.Addr, host, domain string) []byte {
 	if host != "" {
 		if domain != "" {
 			host = host + "." + domain + " " + host
+		} else if short, _, whole := strings.Cut(host, "."); whole {
+			host += " " + short
 		}
 		for _, a := range own {
 			fmt.Fprintf(&b, "%s\t%s\n", a, host)

@@ -13,6 +13,7 @@ func TestHosts(t *testing.T) {
 	require.Equal(t, localHosts+"192.0.2.1\tdb db.example\n10.0.2.15\tweb\nfd00::5\tweb\n",
 		string(Hosts([]string{"192.0.2.1 db db.example"}, own, "web", "")))
 	require.Equal(t, localHosts+"10.0.2.15\tweb.example.com web\n", string(Hosts(nil, own[:1], "web", "example.com")))
+	require.Equal(t, localHosts+"10.0.2.15\tweb.example.com web\n", string(Hosts(nil, own[:1], "web.example.com", "")))
 	require.Equal(t, localHosts, string(Hosts(nil, own, "", "")))
 	require.Equal(t, "web\n", string(Hostname("web")))
 }
