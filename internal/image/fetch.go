@@ -90,7 +90,7 @@ func (f *fetcher) fetch(ctx context.Context, from origin, d v1.Descriptor, diffI
 
 // fetchInto fetches into a file that may have the beginning.
 func (f *fetcher) fetchInto(ctx context.Context, file *os.File, from origin, d v1.Descriptor, diffID v1.Hash) (layerRecord, error) {
-	check, err := newChecker(d.Digest.Algorithm, diffID.Algorithm)
+	check, err := newChecker(ctx, d.Digest.Algorithm, diffID.Algorithm, maxUnpacked(d.Size))
 	if err != nil {
 		return layerRecord{}, err
 	}

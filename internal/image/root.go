@@ -128,10 +128,13 @@ func (s *Store) buildRoot(ctx context.Context, i *Image, w *os.File, build func(
 	if err != nil {
 		return err
 	}
+	if err := s.room(i.record.size()); err != nil { // a root is about as large as its tars
+		return err
+	}
 	err = build(ctx, w, layers)
 	for _, l := range layers {
 		if err == nil && !l.read.Load() { // by build, to its end
-			err = l.verify()
+			err = l.verify(ctx)
 		}
 	}
 	if err != nil {
