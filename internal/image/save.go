@@ -282,10 +282,7 @@ func sameBlobs(manifest []v1.Descriptor, layers []Layer) bool {
 type tarSink struct{ w *tar.Writer }
 
 func (t *tarSink) file(name string, size int64, write func(io.Writer) error) error {
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
-	if size >= 1<<33 {
-		h.Format = tar.FormatPAX
-	}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0)}
 	if err := t.w.WriteHeader(h); err != nil {
 		return err
 	}
