@@ -280,6 +280,9 @@ func TestSaveAndLoad(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "layout")
 	require.ErrorIs(t, s.SaveFolder(context.Background(), dir, []string{first}), ErrDigest)
+	require.NoDirExists(t, dir)
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.ErrorIs(t, s.SaveFolder(context.Background(), dir, []string{first}), ErrDigest)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left)

@@ -38,7 +38,9 @@ func (s *Store) Save(ctx context.Context, w io.Writer, names []string, format Fo
 // SaveFolder writes images as an OCI layout into a folder, which must be empty or not there.
 // If it fails, what it has written is removed.
 func (s *Store) SaveFolder(ctx context.Context, dir string, names []string) error {
-	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+	err := os.Mkdir(dir, 0o777)
+	made := err == nil
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	there, err := os.ReadDir(dir)
@@ -51,6 +53,9 @@ func (s *Store) SaveFolder(ctx context.Context, dir string, names []string) erro
 	if err := s.save(ctx, folderSink(dir), names, OCIFolder); err != nil {
 		for _, name := range []string{"blobs", "index.json", "oci-layout"} {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name)))
+		}
+		if made {
+			err = errors.Join(err, os.Remove(dir))
 		}
 		return err
 	}
