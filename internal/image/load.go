@@ -39,6 +39,7 @@ func (s *Store) Load(ctx context.Context, f *os.File, name string, o PullOptions
 		return nil
 	})
 	s.release(adding, err)
+	_ = s.sweep() // if it fails, the next one tries
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
