@@ -75,13 +75,10 @@ func (f *loadFlags) run(ctx context.Context, e *env, args []string) (int, error)
 	if progress, ok := o.Progress.(*pullProgress); ok {
 		progress.close()
 	}
-	if err != nil {
-		return interrupted(ctx, err)
-	}
-	for _, i := range list {
+	for _, i := range list { // if it failed, those before
 		printLoaded(e, i)
 	}
-	return exitOK, nil
+	return interrupted(ctx, err)
 }
 
 // printLoaded says what an image that was loaded is called.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -228,6 +229,33 @@ func TestLayout(t *testing.T) {
 	require.NoError(t, os.Symlink(outside, path))
 	_, err = newStore(t).Pull(context.Background(), "oci:"+dir+":example.com/two:2", quick())
 	require.ErrorContains(t, err, "escapes")
+}
+
+// TestLoadSome: those that were loaded before one that is broken are told of.
+func TestLoadSome(t *testing.T) {
+	one, two := anImage(t, 1), anImage(t, 2)
+	var entries []entry
+	var list []dockerImage
+	for n, b := range []*built{one, two} {
+		i := dockerImage{Config: b.id().Hex + ".json", RepoTags: []string{fmt.Sprint("app:", n+1)}}
+		entries = append(entries, entry{name: i.Config, text: b.config})
+		for k, l := range b.layers {
+			name := fmt.Sprint(n, "-", k)
+			if b == two && k == 2 {
+				l = l[:len(l)/2]
+			}
+			entries = append(entries, entry{name: name, text: l})
+			i.Layers = append(i.Layers, name)
+		}
+		list = append(list, i)
+	}
+	text, err := json.Marshal(list)
+	require.NoError(t, err)
+	s := newStore(t)
+	images, err := s.Load(context.Background(), fileOf(t, writeTar(t, append(entries, entry{name: "manifest.json", text: text})...)), "", quick())
+	require.ErrorIs(t, err, ErrFormat)
+	require.Len(t, images, 1)
+	requireImage(t, s, images[0], one)
 }
 
 // TestSaveAndLoad: what is saved is what was there, and it is the same each time.
