@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/pflag"
 
@@ -52,7 +51,7 @@ func (f *loadFlags) run(ctx context.Context, e *env, args []string) (int, error)
 	}
 	in := e.stdin
 	if f.input != "" {
-		if in, err = os.Open(f.input); err != nil {
+		if in, err = image.OpenArchive(f.input); err != nil {
 			return 0, err
 		}
 		defer in.Close()

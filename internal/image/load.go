@@ -52,7 +52,7 @@ func (s *Store) load(ctx context.Context, src Source, o PullOptions) (_ []*Image
 	if src.Transport == FromDaemon {
 		return s.loadFromDaemon(ctx, src.Reference, o)
 	}
-	f, err := os.Open(src.Path)
+	f, err := OpenArchive(src.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w; a relative path is one of the current directory", src, err)
 	}

@@ -5,16 +5,19 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // An entry is one of a test's tar.
@@ -114,6 +117,45 @@ func TestLoadFromPipe(t *testing.T) {
 	require.NoError(t, err)
 	requireImage(t, s, list[0], b)
 	require.Equal(t, []string{"named:1"}, list[0].Names)
+}
+
+// TestLoadInterrupted: a FIFO that nobody writes to, or goes on to, is not waited for
+// without end.
+func TestLoadInterrupted(t *testing.T) {
+	for what, prepare := range map[string]func(t *testing.T, path string) *os.File{
+		"nobody writes": func(t *testing.T, path string) *os.File { return nil },
+		"silent": func(t *testing.T, path string) *os.File {
+			w, err := os.OpenFile(path, os.O_RDWR, 0)
+			require.NoError(t, err)
+			return w
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "fifo")
+			require.NoError(t, unix.Mkfifo(path, 0o600))
+			if w := prepare(t, path); w != nil {
+				defer w.Close()
+			}
+			ctx, cancel := context.WithCancelCause(context.Background())
+			enough := errors.New("enough")
+			time.AfterFunc(20*time.Millisecond, func() { cancel(enough) })
+			_, err := newStore(t).Pull(ctx, "docker-archive:"+path, quick())
+			require.ErrorIs(t, err, enough)
+		})
+	}
+	// One that is written to is read, though the writer comes late.
+	path := filepath.Join(t.TempDir(), "fifo")
+	require.NoError(t, unix.Mkfifo(path, 0o600))
+	s, b := newStore(t), anImage(t, 1)
+	r, err := OpenArchive(path)
+	require.NoError(t, err)
+	defer r.Close()
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile(path, dockerTar(t, b), 0) }()
+	list, err := s.Load(context.Background(), r, "", quick())
+	require.NoError(t, err)
+	requireImage(t, s, list[0], b)
+	require.NoError(t, <-written)
 }
 
 func TestLoadOtherPlatform(t *testing.T) {
