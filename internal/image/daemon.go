@@ -86,9 +86,9 @@ func (d *daemon) ask(ctx context.Context, ref Reference, what string) (io.ReadCl
 	}
 	_ = json.NewDecoder(io.LimitReader(resp.Body, maxManifest)).Decode(&answer)
 	if resp.StatusCode == http.StatusNotFound {
-		return nil, fmt.Errorf("%w in Docker's daemon: %s", ErrNotFound, answer.Message)
+		return nil, fmt.Errorf("%w in Docker's daemon: %s", ErrNotFound, plainLine(answer.Message))
 	}
-	return nil, fmt.Errorf("the daemon of Docker: %s: %s", resp.Status, answer.Message)
+	return nil, fmt.Errorf("the daemon of Docker: %s: %s", plainLine(resp.Status), plainLine(answer.Message))
 }
 
 // id is what the daemon calls an image.

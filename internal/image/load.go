@@ -42,7 +42,7 @@ func (s *Store) Load(ctx context.Context, f *os.File, name string, o PullOptions
 	s.release(adding, err)
 	_ = s.sweep() // if it fails, the next one tries
 	if err != nil {
-		return list, fmt.Errorf("%s: %w", f.Name(), err)
+		return list, plainly(fmt.Errorf("%s: %w", f.Name(), err))
 	}
 	return list, nil
 }

@@ -44,6 +44,9 @@ func (o PullOptions) withDefaults() PullOptions {
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
+	if _, done := o.Progress.(plainProgress); !done {
+		o.Progress = plainProgress{o.Progress}
+	}
 	o.firstWait = cmp.Or(o.firstWait, firstWait)
 	o.stall = cmp.Or(o.stall, stall)
 	return o
@@ -68,7 +71,7 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (*Image, e
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, plainly(err)
 	}
 	return i, nil
 }

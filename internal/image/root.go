@@ -58,7 +58,7 @@ func (s *Store) Root(ctx context.Context, i *Image, key string, build func(ctx c
 	}
 	f, err = s.makeRoot(ctx, i, path, build)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", i, explain(err))
+		return nil, plainly(fmt.Errorf("image %s: %w", i, explain(err)))
 	}
 	built = true
 	return f, nil
