@@ -123,7 +123,7 @@ func TestLoadFromPipe(t *testing.T) {
 // without end.
 func TestLoadInterrupted(t *testing.T) {
 	for what, prepare := range map[string]func(t *testing.T, path string) *os.File{
-		"nobody writes": func(t *testing.T, path string) *os.File { return nil },
+		"nobody writes": func(*testing.T, string) *os.File { return nil },
 		"silent": func(t *testing.T, path string) *os.File {
 			w, err := os.OpenFile(path, os.O_RDWR, 0)
 			require.NoError(t, err)
