@@ -280,9 +280,48 @@ func TestSaveAndLoad(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "layout")
 	require.ErrorIs(t, s.SaveFolder(context.Background(), dir, []string{first}), ErrDigest)
+	require.NoDirExists(t, dir)
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.ErrorIs(t, s.SaveFolder(context.Background(), dir, []string{first}), ErrDigest)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// TestSaveSHA512: names that are long make no trouble in a tar.
+func TestSaveSHA512(t *testing.T) {
+	long := func(p []byte) v1.Hash {
+		h, err := v1.Hasher("sha512")
+		require.NoError(t, err)
+		h.Write(p)
+		return sumOf("sha512", h)
+	}
+	b := anImage(t, 1, func(b *built, c *v1.ConfigFile) {
+		for _, p := range b.tars {
+			c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, long(p))
+		}
+	})
+	m := v1.Manifest{SchemaVersion: 2, MediaType: b.manifestType, Config: v1.Descriptor{MediaType: b.configType, Size: int64(len(b.config)), Digest: long(b.config)}}
+	for n, l := range b.layers {
+		m.Layers = append(m.Layers, v1.Descriptor{MediaType: b.types[n], Size: int64(len(l)), Digest: long(l)})
+	}
+	var err error
+	b.manifest, err = json.Marshal(m)
+	require.NoError(t, err)
+	dir := aLayout(t, map[string]*built{"example.com/x:1": b})
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "blobs", "sha512"), 0o700))
+	for _, p := range append(b.layers, b.config) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, blobName(long(p))), p, 0o600))
+	}
+	s := newStore(t)
+	i := pull(t, s, "oci:"+dir)
+	for _, format := range []Format{DockerArchive, OCIArchive} {
+		var saved bytes.Buffer
+		require.NoError(t, s.Save(context.Background(), &saved, []string{i.Names[0]}, format))
+		list, err := newStore(t).Load(context.Background(), fileOf(t, saved.Bytes()), "", quick())
+		require.NoError(t, err)
+		require.Equal(t, i.Names, list[0].Names)
+	}
 }
 
 // damage changes a byte in the middle of a file.

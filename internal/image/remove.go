@@ -55,8 +55,7 @@ func (ix *index) remove(r *record, name string, force bool) (Removal, error) {
 			return done, nil
 		}
 	case err == nil && ref.Digest != "":
-		r.Digests = slices.DeleteFunc(r.Digests, func(d string) bool { return d == ref.Familiar() })
-		done.Untagged = []string{ref.Familiar()}
+		done.Untagged = r.untagDigest(ref)
 		if len(r.Names) > 0 || len(r.Digests) > 0 {
 			return done, nil
 		}
@@ -67,6 +66,26 @@ func (ix *index) remove(r *record, name string, force bool) (Removal, error) {
 	done.Deleted = []v1.Hash{r.ID}
 	ix.Images = slices.DeleteFunc(ix.Images, func(other *record) bool { return other == r })
 	return done, nil
+}
+
+// untagDigest takes a name with a digest from the image. One that has the digest of the
+// image's own manifest means those that the repository has for the lists it came from.
+func (r *record) untagDigest(ref Reference) (gone []string) {
+	means := func(d string) bool { return d == ref.Familiar() }
+	if !slices.ContainsFunc(r.Digests, means) {
+		means = func(d string) bool {
+			repository, _, _ := strings.Cut(d, "@")
+			return repository == ref.familiarRepository()
+		}
+	}
+	r.Digests = slices.DeleteFunc(r.Digests, func(d string) bool {
+		if means(d) {
+			gone = append(gone, d)
+			return true
+		}
+		return false
+	})
+	return gone
 }
 
 // repositories are those that have names for the image.

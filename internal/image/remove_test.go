@@ -77,6 +77,18 @@ func TestRemoveByID(t *testing.T) {
 	require.Empty(t, s.files(t, "blobs"))
 }
 
+// TestRemoveByManifest: the digest of its own manifest names an image that came from a list.
+func TestRemoveByManifest(t *testing.T) {
+	h, s := newHub(t), newStore(t)
+	b := anImage(t, 1)
+	_, list := h.pushList(t, "x", "1", map[string]*built{"linux/amd64": b})
+	listed, own := h.host+"/x@"+sum(list).String(), h.host+"/x@"+sum(b.manifest).String()
+	pull(t, s, listed)
+	done := remove(t, s, own, false)
+	require.Equal(t, Removal{Untagged: []string{listed}, Deleted: []v1.Hash{b.id()}}, done)
+	require.Empty(t, s.files(t, "blobs"))
+}
+
 // TestRemoveBesidePull: a pull keeps what it has, and what could not be collected goes
 // when it ends.
 func TestRemoveBesidePull(t *testing.T) {

@@ -76,6 +76,9 @@ func (s *Store) makeRoot(ctx context.Context, i *Image, path string, build func(
 	if err := errors.Join(os.Rename(draft.Name(), path), syncDir(filepath.Dir(path))); err != nil {
 		return nil, err
 	}
+	if err := draft.Chmod(0o400); err != nil { // not before: a draft that is left must be writable
+		return nil, err
+	}
 	// The lock is the file's, whatever its name, and would keep ourselves out.
 	if err := draft.Close(); err != nil {
 		return nil, err
@@ -125,10 +128,13 @@ func (s *Store) buildRoot(ctx context.Context, i *Image, w *os.File, build func(
 	if err != nil {
 		return err
 	}
+	if err := s.room(i.record.size()); err != nil { // a root is about as large as its tars
+		return err
+	}
 	err = build(ctx, w, layers)
 	for _, l := range layers {
 		if err == nil && !l.read.Load() { // by build, to its end
-			err = l.verify()
+			err = l.verify(ctx)
 		}
 	}
 	if err != nil {
@@ -137,7 +143,7 @@ func (s *Store) buildRoot(ctx context.Context, i *Image, w *os.File, build func(
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	return errors.Join(w.Chmod(0o400), w.Sync())
+	return w.Sync()
 }
 
 // discardDamaged removes the layers that are not any more what they were, so that they
