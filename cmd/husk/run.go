@@ -116,9 +116,7 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	}
 	if r.flags.detach {
 		err := m.Start(preparing)
-		if err == nil {
-			fmt.Fprintln(r.env.stdout, m.ID())
-		}
+		fmt.Fprintln(r.env.stdout, m.ID()) // that of one which did not start, too: it is left to be removed
 		code, err := endOfCommand(r.env, exitOK, err)
 		if err != nil {
 			return interrupted(preparing, err)

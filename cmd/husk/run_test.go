@@ -167,7 +167,7 @@ func TestRunDetached(t *testing.T) {
 	h.out, h.err = buffer{}, buffer{}
 	c.start = &machine.Failed{Code: 127, Reason: "no such command"}
 	require.Equal(t, 127, h.husk("run", "-d", "app:1", "nosuch"))
-	require.Empty(t, h.out.String())
+	require.Equal(t, c.spec.ID+"\n", h.out.String(), "it is there to be removed")
 	require.Equal(t, "husk: no such command\n", h.err.String())
 }
 
