@@ -90,6 +90,11 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	}
 	preparing, stop := interruptible(ctx)
 	defer stop()
+	if r.inTheLab() {
+		if err := r.checkForLab(); err != nil {
+			return 0, err
+		}
+	}
 	plan, root, err := r.plan(preparing, policy)
 	if err != nil {
 		return interrupted(preparing, err)
@@ -98,7 +103,7 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	if err := plan.MakeFolders(); err != nil {
 		return 0, err
 	}
-	if r.noKVM != nil || r.flags.accel == "lab" {
+	if r.inTheLab() {
 		stop()
 		return r.inLab(ctx, plan)
 	}
@@ -131,6 +136,9 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	}
 	return at.with(ctx, m.Run)
 }
+
+// inTheLab tells whether there is to be no machine of this host's.
+func (r *containerRun) inTheLab() bool { return r.noKVM != nil || r.flags.accel == "lab" }
 
 // check finds mistakes that need no look at the image.
 func (r *containerRun) check() (policy image.Policy, err error) {
