@@ -258,14 +258,19 @@ func (r *containerRun) host() (container.Host, error) {
 	return container.Host{LookupEnv: os.LookupEnv, Dir: dir, Volumes: filepath.Join(data, "volumes"), Free: isFree}, nil
 }
 
-// isFree tries to listen. Another may be faster to do so in earnest; that is told then.
+// isFree tries to listen, as the user network does. Another may be faster to do so in earnest;
+// that is told then.
 func isFree(proto string, at netip.AddrPort) bool {
 	var listener io.Closer
 	var err error
+	version := ""
+	if at.Addr().Is4() {
+		version = "4"
+	}
 	if proto == "udp" {
-		listener, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		listener, err = net.ListenUDP("udp"+version, net.UDPAddrFromAddrPort(at))
 	} else {
-		listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+		listener, err = net.ListenTCP("tcp"+version, net.TCPAddrFromAddrPort(at))
 	}
 	if err != nil {
 		return false
