@@ -167,7 +167,7 @@ func TestRunDetached(t *testing.T) {
 	h.out, h.err = buffer{}, buffer{}
 	c.start = &machine.Failed{Code: 127, Reason: "no such command"}
 	require.Equal(t, 127, h.husk("run", "-d", "app:1", "nosuch"))
-	require.Empty(t, h.out.String())
+	require.Equal(t, c.spec.ID+"\n", h.out.String(), "it is there to be removed")
 	require.Equal(t, "husk: no such command\n", h.err.String())
 }
 
@@ -234,7 +234,7 @@ func TestRunInTheLab(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile("file", nil, 0o600))
 	require.Equal(t, 42, h.husk("run", "--rm", "-it=false", "-e", "A=1", "-e", "B", "-v", "./vol:/v", "-v", "data:/d", "-v", "./file:/f", "-v", "/etc:/e:ro",
-		"--disk", "d.img,ro", "--pull=missing", "--privileged", "--kernel", "vmlinuz", "-p", "80", "--cidfile", "x", "app:1", "sh", "-c", "x"))
+		"--disk", "d.img,ro", "--pull=missing", "--privileged", "--kernel", "vmlinuz", "-p", "80", "app:1", "sh", "-c", "x"))
 	require.Contains(t, h.err.String(), "/dev/kvm does not exist; running in the lab")
 	require.Contains(t, h.err.String(), "this host does not see them")
 	i, err := os.ReadDir("husk/roots/erofs-1")
@@ -253,7 +253,10 @@ func TestRunInTheLab(t *testing.T) {
 	require.DirExists(t, "vol")
 	require.Empty(t, c.spec.ID, "no machine is made here")
 	require.Equal(t, exitFailed, h.husk("run", "-d", "app:1"))
-	require.Contains(t, h.err.String(), "-d is not possible")
+	require.Contains(t, h.err.String(), "/dev/kvm does not exist; and -d is not possible")
+	require.Equal(t, exitFailed, h.husk("run", "--cidfile", "id", "app:1"))
+	require.Contains(t, h.err.String(), "--cidfile is not possible in the lab")
+	require.NoFileExists(t, "id")
 }
 
 // TestWhatDockersUsersType and means nothing here is accepted.

@@ -196,6 +196,7 @@ func (s *server) live() ending {
 		return fail(err)
 	}
 	if group != nil {
+		s.update(func(state *machine.State) { state.Group = group.Path })
 		defer func() {
 			if err := group.Leave(); err != nil {
 				s.log.Warn("the control group is left behind", "err", err)
