@@ -116,6 +116,9 @@ func TestWhatCannotBeStarted(t *testing.T) {
 					require.Equal(t, machine.Created, s.Status)
 					require.Equal(t, tt.code, s.ExitCode)
 					require.Equal(t, tt.reason, s.Error)
+					code, err := m.Wait(t.Context())
+					require.NoError(t, err)
+					require.Equal(t, tt.code, code)
 				})
 			}
 		}
