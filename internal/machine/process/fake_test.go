@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -78,6 +79,10 @@ func (v *fakeVM) Run(ctx context.Context) (*vmm.Result, error) {
 	host, guest := net.Pipe()
 	v.calls <- host
 	server := agent.Server{PowerOff: func() error {
+		if v.odd == "written" {
+			time.Sleep(3 * time.Second) // it is longer about it than about killing
+			_, _ = io.WriteString(v.console, "all is written\n")
+		}
 		v.end(&vmm.Result{Outcome: vmm.PowerOff})
 		return nil
 	}}
@@ -113,11 +118,6 @@ func (v *fakeVM) Accept() (net.Conn, error) {
 }
 func (v *fakeVM) Addr() net.Addr              { return nil }
 func (v *fakeVM) Published() []netdev.Publish { return nil }
-func (v *fakeVM) PowerButton() {
-	if v.odd == "button" {
-		v.end(&vmm.Result{Outcome: vmm.PowerOff})
-	}
-}
 func (v *fakeVM) Pause() error  { return nil }
 func (v *fakeVM) Resume() error { return nil }
 func (v *fakeVM) Stats() vmm.Stats {

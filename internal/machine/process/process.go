@@ -31,7 +31,6 @@ type VM interface {
 	Run(ctx context.Context) (*vmm.Result, error)
 	ListenVsock(port uint32) (net.Listener, error)
 	Published() []netdev.Publish
-	PowerButton()
 	Pause() error
 	Resume() error
 	Stats() vmm.Stats
@@ -67,7 +66,7 @@ type server struct {
 	begin   sync.Once
 	alone   atomic.Bool   // it was started by a client that did not attach
 	started chan struct{} // closed when it has been started
-	done    chan struct{} // closed when it has ended
+	done    chan struct{} // closed when it has ended, or never will begin
 
 	signals chan os.Signal
 	resizes chan agent.Size
@@ -274,7 +273,8 @@ type guest struct {
 
 // run has the guest run the command, and the machine power off.
 func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
-	defer close(s.done)
+	ended := sync.OnceFunc(func() { close(s.done) })
+	defer ended()
 	bound, cancel := context.WithCancel(s.life)
 	defer cancel()
 	go func() {
@@ -315,6 +315,7 @@ func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
 		command.Stdin = s.input
 	}
 	code, err := client.Run(s.life, command)
+	ended() // the guest's end, which follows, may take longer than the command was given
 	switch {
 	case s.life.Err() != nil:
 		return s.why()
@@ -363,9 +364,12 @@ func (s *server) updateLocked(f func(*machine.State)) {
 	}
 }
 
-// lastWords is how long a guest may take to end when it is to power off, or its connection
-// is lost.
-const lastWords = 5 * time.Second
+// How long a guest may take to end: when its connection is lost, when it is to power off,
+// and then where it may have much to write that is there after it.
+const (
+	lastWords = 5 * time.Second
+	lastWrite = time.Minute
+)
 
 // powerOff has the guest end, so that what it has written to disks and shares is there.
 func (s *server) powerOff(client *agent.Client, g *guest) {
@@ -374,7 +378,11 @@ func (s *server) powerOff(client *agent.Client, g *guest) {
 		_ = s.vm.Resume()
 	}
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(s.life, lastWords)
+	most := lastWords
+	if len(s.spec.Disks)+len(s.spec.Volumes) > 0 {
+		most = lastWrite
+	}
+	ctx, cancel := context.WithTimeout(s.life, most)
 	defer cancel()
 	if err := client.PowerOff(ctx); err != nil {
 		s.log.Warn("the guest does not power off", "err", err)
@@ -383,6 +391,7 @@ func (s *server) powerOff(client *agent.Client, g *guest) {
 	select {
 	case <-g.ended:
 	case <-ctx.Done():
+		s.log.Warn("the guest does not power off", "after", most)
 	}
 }
 

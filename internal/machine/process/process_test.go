@@ -116,6 +116,9 @@ func TestWhatCannotBeStarted(t *testing.T) {
 					require.Equal(t, machine.Created, s.Status)
 					require.Equal(t, tt.code, s.ExitCode)
 					require.Equal(t, tt.reason, s.Error)
+					code, err := m.Wait(t.Context())
+					require.NoError(t, err)
+					require.Equal(t, tt.code, code)
 				})
 			}
 		}
@@ -227,8 +230,9 @@ func TestStop(t *testing.T) {
 		code              int
 	}{
 		{"it ends", "none", "trap 'exit 4' INT; echo ready; while :; do sleep 0.01; done", -1, 4},
-		{"it does not, and sees the power button", "button", "trap '' INT; echo ready; while :; do sleep 0.01; done", 0, 137},
-		{"it does not at all", "none", "trap '' INT; echo ready; while :; do sleep 0.01; done", 0, 137},
+		{"it does not, and is killed", "none", "trap '' INT; echo ready; while :; do sleep 0.01; done", 0, 137},
+		{"it does at once, and the guest later", "written", "trap 'exit 4' INT; echo ready; while :; do sleep 0.01; done", time.Second, 4},
+		{"the guest has time to write also where it was killed", "written", "trap '' INT; echo ready; while :; do sleep 0.01; done", 0, 137},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -247,6 +251,11 @@ func TestStop(t *testing.T) {
 			require.Equal(t, machine.Exited, s.Status)
 			require.Equal(t, tt.code, s.ExitCode)
 			require.Equal(t, tt.code, <-waited)
+			if tt.odd == "written" {
+				said, err := os.ReadFile(m.ConsoleFile())
+				require.NoError(t, err)
+				require.Contains(t, string(said), "all is written")
+			}
 		})
 	}
 }
