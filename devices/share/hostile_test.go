@@ -157,6 +157,40 @@ func TestAFolderIsForgottenWhileOpen(t *testing.T) {
 	require.EqualValues(t, 1, c.nodes.table.open.Load(), "nothing is left open but the share itself")
 }
 
+// TestNoReaderWaits for what a file of /proc or /sys may have to say some day, also where a
+// program of the host has had to give up a lease first.
+func TestNoReaderWaits(t *testing.T) {
+	dir := quickDir(t)
+	path := write(t, "text", dir, "file")
+	c := share(t, Config{Path: dir})
+	node := c.walk("file")
+	check := func(fh uint64) {
+		t.Helper()
+		flags, err := unix.FcntlInt(uintptr(c.nodes.table.handles[fh].fd), unix.F_GETFL, 0)
+		require.NoError(t, err)
+		require.NotZero(t, flags&unix.O_NONBLOCK)
+		c.release(node, fh)
+	}
+	check(c.opened(node, unix.O_RDONLY))
+
+	holder, err := os.Open(path)
+	require.NoError(t, err)
+	defer holder.Close()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGIO)
+	defer signal.Stop(asked)
+	_, err = unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	require.NoError(t, err)
+	given := make(chan error)
+	go func() {
+		<-asked
+		_, err := unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		given <- err
+	}()
+	check(c.opened(node, unix.O_WRONLY))
+	require.NoError(t, <-given)
+}
+
 // TestRequestsAtTheSameTime of one guest that opens, closes and forgets what it uses, and
 // mounts and unmounts meanwhile. No descriptor is used for a file that it is not of, and
 // none is left.
