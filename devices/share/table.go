@@ -41,7 +41,7 @@ type inode struct {
 type handle struct {
 	id    uint64
 	inode *inode // held: the guest may forget it before it closes this
-	fd    int // -1 as in inode
+	fd    int    // -1 as in inode
 	kind  uint32
 
 	mu   sync.Mutex // of a folder: a reader at a time
