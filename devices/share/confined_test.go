@@ -308,6 +308,12 @@ func TestDescriptorsAreBounded(t *testing.T) {
 	require.Equal(t, before+1, descriptors(t))
 }
 
+func TestNoLimitIsAMillion(t *testing.T) {
+	require.Equal(t, 1024, limitOf(1024))
+	require.Equal(t, 1<<20, limitOf(unix.RLIM_INFINITY))
+	require.Equal(t, 1<<20, limitOf(1073741816))
+}
+
 // descriptors is how many this process has.
 func descriptors(t testing.TB) int {
 	t.Helper()
