@@ -63,6 +63,7 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (*Image, e
 	}
 	i, err := s.pull(ctx, src, o)
 	s.release(adding, err)
+	_ = s.sweep() // if it fails, the next one tries
 	if err != nil && context.Cause(ctx) != nil && !errors.Is(err, context.Cause(ctx)) {
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}

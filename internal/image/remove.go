@@ -126,15 +126,11 @@ func (s *Store) collect() error {
 	if err := os.WriteFile(s.path("garbage"), nil, 0o600); err != nil && !isFull(err) {
 		return err
 	}
-	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	lock, err := s.alone()
+	if err != nil || lock == nil {
 		return err
 	}
 	defer lock.Close()
-	locked, err := tryLock(lock, exclusive)
-	if err != nil || !locked {
-		return err
-	}
 	ix, err := s.readIndex()
 	if err != nil {
 		return err
@@ -151,10 +147,7 @@ func (s *Store) collect() error {
 	}); err != nil {
 		return err
 	}
-	if err := s.collectFrom("partial", func(_ string, e fs.DirEntry) bool {
-		info, err := e.Info()
-		return err == nil && time.Since(info.ModTime()) > keepPartial
-	}); err != nil {
+	if err := s.collectFrom("partial", isOld); err != nil {
 		return err
 	}
 	busy := false
@@ -172,6 +165,20 @@ func (s *Store) collect() error {
 		return err
 	}
 	return nil
+}
+
+// alone has nobody add to the store until the file is closed. It is nil if someone is
+// adding now.
+func (s *Store) alone() (*os.File, error) {
+	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	locked, err := tryLock(lock, exclusive)
+	if err != nil || !locked {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
 }
 
 // collectFrom removes the files below a folder of the store that are garbage.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -159,7 +160,32 @@ func TestOldPartials(t *testing.T) {
 		require.NoError(t, os.Chtimes(path, then, then))
 	}
 	name := h.push(t, "x", "1", anImage(t, 1))
+	require.NoError(t, os.MkdirAll(s.path("roots", "list-1"), 0o700))
+	drafts := []string{s.path(".index.json.123"), s.path("blobs", "sha256", ".draft-1"), s.path("roots", "list-1", "x"+draftSuffix)}
+	for _, path := range drafts {
+		require.NoError(t, os.WriteFile(path, []byte("x"), 0o600))
+	}
 	pull(t, s, name)
-	remove(t, s, name, false)
-	require.Equal(t, []string{"partial/new"}, s.files(t, "partial"))
+	require.Equal(t, []string{"partial/new"}, s.files(t, "partial"), "nobody has removed an image")
+	for _, path := range drafts {
+		require.NoFileExists(t, path)
+	}
+}
+
+// TestOldRoots: those of another version of husk go when one is built, unless they are used.
+func TestOldRoots(t *testing.T) {
+	h, s := newHub(t), newStore(t)
+	i := pull(t, s, h.push(t, "x", "1", anImage(t, 1)))
+	old, err := s.Root(context.Background(), i, "list-1", listing(0))
+	require.NoError(t, err)
+	other, err := s.Root(context.Background(), i, "list-2", listing(0))
+	require.NoError(t, err)
+	require.FileExists(t, old.Name())
+	require.NoError(t, old.Close())
+	third, err := s.Root(context.Background(), i, "list-3", listing(0))
+	require.NoError(t, err)
+	require.NoDirExists(t, filepath.Dir(old.Name()))
+	require.FileExists(t, other.Name())
+	require.NoError(t, other.Close())
+	require.NoError(t, third.Close())
 }

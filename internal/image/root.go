@@ -34,7 +34,13 @@ func (s *Store) Root(ctx context.Context, i *Image, key string, build func(ctx c
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", i, err)
 	}
-	defer s.release(adding, nil)
+	built := false
+	defer func() {
+		s.release(adding, nil)
+		if built {
+			_ = s.dropRoots(key) // if it fails, the next one tries
+		}
+	}()
 	ix, err := s.readIndex()
 	if err != nil {
 		return nil, err
@@ -54,6 +60,7 @@ func (s *Store) Root(ctx context.Context, i *Image, key string, build func(ctx c
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", i, explain(err))
 	}
+	built = true
 	return f, nil
 }
 

@@ -93,7 +93,7 @@ func (s *Store) openArchive(ctx context.Context, f *os.File) (tree, error) {
 			return indexArchive(ctx, f)
 		}
 	}
-	return s.spool(ctx, f)
+	return s.spool(ctx, waiting{ctx, f})
 }
 
 // spool unpacks a stream with a tar into the store. The file has no name there, so that
