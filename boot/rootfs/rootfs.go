@@ -26,7 +26,7 @@ import (
 const FileSystem = "erofs"
 
 // Version changes when the same layers give other bytes: a key for caches.
-const Version = "erofs-1"
+const Version = "erofs-2"
 
 // ErrLayer says that a layer is not one that an image can be made of.
 var ErrLayer = errors.New("not a usable image layer")
