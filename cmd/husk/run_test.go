@@ -121,7 +121,9 @@ func TestRun(t *testing.T) {
 	require.Nil(t, c.streams.Stdin)
 	require.NotNil(t, c.streams.Signals)
 
-	require.Equal(t, 7, h.husk("run", "--accel", "kvm:/dev/kvm2", "--kernel", "vmlinuz", "--entrypoint", "", "--stop-timeout", "3", "app:1", "sh"))
+	require.Equal(t, 7, h.husk("run", "--accel", "kvm:/dev/kvm2", "--kernel", "vmlinuz", "--entrypoint", "", "--stop-timeout", "3", "-m", "80m", "--timeout", "1m30s", "app:1", "sh"))
+	require.EqualValues(t, 80<<20, c.spec.Memory)
+	require.Equal(t, 90*time.Second, c.spec.Timeout)
 	require.Equal(t, []string{"sh"}, c.spec.Process.Argv)
 	require.Equal(t, 3*time.Second, c.spec.Process.StopTimeout)
 	require.Equal(t, "/dev/kvm2", c.spec.KVM)
@@ -214,6 +216,10 @@ func TestRunRefusals(t *testing.T) {
 		"none for linux/arm64":          {"--pull=never", "--platform", "linux/arm64", "app:1"},
 		"no command specified":          {"none:1"},
 		"--volume \"x y:/x\"":           {"-v", "x y:/x", "app:1"},
+		"needs at least 64 MiB":         {"-m", "63m", "app:1"},
+		"a number alone is bytes":       {"-m", "512", "app:1"},
+		"invalid argument \"5\"":        {"--timeout", "5", "app:1"},
+		"--timeout -1s":                 {"--timeout", "-1s", "app:1"},
 		"--gpus":                        {"--gpus", "all", "app:1"},
 		"as capsh or setpriv do":        {"--cap-drop", "ALL", "app:1"},
 		"taskset -c":                    {"--cpuset-cpus=0", "app:1"},
