@@ -110,6 +110,11 @@ func (v *fakeVM) end(r *vmm.Result) {
 func (v *fakeVM) ListenVsock(uint32) (net.Listener, error) { return v, nil }
 func (v *fakeVM) Accept() (net.Conn, error) {
 	select {
+	case <-v.closed:
+		return nil, net.ErrClosed
+	default:
+	}
+	select {
 	case c := <-v.calls:
 		return c, nil
 	case <-v.closed:
@@ -121,6 +126,18 @@ func (v *fakeVM) Published() []netdev.Publish { return nil }
 func (v *fakeVM) Pause() error  { return nil }
 func (v *fakeVM) Resume() error { return nil }
 func (v *fakeVM) Stats() vmm.Stats {
+	if v.odd == "intruder" { // a program of the guest's calls as its agent does
+		host, guest := net.Pipe()
+		v.calls <- host
+		go func() {
+			select {
+			case <-v.closed:
+				_ = guest.Close()
+			default:
+				_ = agent.Refuse(guest, fmt.Errorf("I am the agent now"))
+			}
+		}()
+	}
 	return vmm.Stats{Memory: vmm.MemoryStats{GuestRAM: 1 << 20}, IO: vmm.IOStats{ReadBytes: 7}}
 }
 

@@ -294,6 +294,7 @@ func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
 	if err != nil {
 		return s.unready(g, console)
 	}
+	calls.Only()
 	s.mu.Lock()
 	s.guest = client
 	s.mu.Unlock()

@@ -485,6 +485,18 @@ func TestStats(t *testing.T) {
 	require.Positive(t, u.CPU)
 }
 
+// TestAnIntruder: a program of the guest's that calls as the agent does is not heard.
+func TestAnIntruder(t *testing.T) {
+	h := newHost(t)
+	h.odd = "intruder"
+	m := h.start("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done")
+	follow(t, m, "ready")
+	_, err := m.Stats(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, m.Stop(t.Context(), unix.SIGTERM, -1))
+	require.Equal(t, 3, state(t, m).ExitCode)
+}
+
 // TestConcurrentNames: of many that want a name, one gets it.
 func TestConcurrentNames(t *testing.T) {
 	h := newHost(t)
