@@ -123,8 +123,8 @@ func (v *fakeVM) Accept() (net.Conn, error) {
 }
 func (v *fakeVM) Addr() net.Addr              { return nil }
 func (v *fakeVM) Published() []netdev.Publish { return nil }
-func (v *fakeVM) Pause() error  { return nil }
-func (v *fakeVM) Resume() error { return nil }
+func (v *fakeVM) Pause() error                { return nil }
+func (v *fakeVM) Resume() error               { return nil }
 func (v *fakeVM) Stats() vmm.Stats {
 	if v.odd == "intruder" { // a program of the guest's calls as its agent does
 		host, guest := net.Pipe()
