@@ -17,6 +17,7 @@ import (
 
 	"github.com/huskvm/husk/internal/agent"
 	"github.com/huskvm/husk/internal/machine"
+	"github.com/huskvm/husk/internal/machine/control"
 	"github.com/huskvm/husk/internal/machine/jsonlog"
 	"github.com/huskvm/husk/internal/term"
 )
@@ -495,6 +496,23 @@ func TestAnIntruder(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, m.Stop(t.Context(), unix.SIGTERM, -1))
 	require.Equal(t, 3, state(t, m).ExitCode)
+}
+
+// TestALateQuestion: who has connected before the end hears of it also where the machine is
+// removed with it.
+func TestALateQuestion(t *testing.T) {
+	h := newHost(t)
+	m := h.start("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done", removed)
+	follow(t, m, "ready")
+	conn, err := control.Dial(t.Context(), m.Folder(), m.ID())
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, m.Stop(t.Context(), 0, -1))
+	require.NoDirExists(t, m.Folder())
+	require.NoError(t, conn.Ask(control.Request{Op: control.Wait}))
+	reply, err := conn.Reply()
+	require.NoError(t, err)
+	require.Equal(t, control.Reply{Last: true, Code: 3}, reply)
 }
 
 // TestConcurrentNames: of many that want a name, one gets it.
