@@ -78,6 +78,11 @@ func (v *fakeVM) Run(ctx context.Context) (*vmm.Result, error) {
 	}
 	host, guest := net.Pipe()
 	v.calls <- host
+	if v.odd == "refuses" {
+		_ = agent.Refuse(guest, fmt.Errorf("network: no card"))
+		<-ctx.Done()
+		return &vmm.Result{Outcome: vmm.Cancelled}, nil
+	}
 	server := agent.Server{PowerOff: func() error {
 		if v.odd == "written" {
 			time.Sleep(3 * time.Second) // it is longer about it than about killing

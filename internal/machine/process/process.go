@@ -296,7 +296,10 @@ func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
 			err = context.Cause(bound)
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, agent.ErrGuest):
+		return ending{machine.CodeFailed, err.Error()}
+	case err != nil:
 		return s.unready(g, console)
 	}
 	calls.Only()

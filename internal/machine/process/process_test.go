@@ -92,6 +92,7 @@ func TestWhatCannotBeStarted(t *testing.T) {
 		{"none", []string{"/no/such/program"}, 127, `exec: "/no/such/program": no such file or directory`},
 		{"none", []string{"/etc/passwd"}, 126, `exec: "/etc/passwd": permission denied`},
 		{"unmakable", []string{"true"}, 125, "kernel /nowhere: no such file"},
+		{"refuses", []string{"true"}, 125, "the guest cannot run commands: network: no card"},
 		{"panics", []string{"true"}, 123, "the guest's kernel panicked: the guest boots"},
 	} {
 		for _, attached := range []bool{true, false} {
