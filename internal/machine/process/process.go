@@ -149,17 +149,22 @@ func Serve(ctx context.Context, m *machine.Inherited, o Options) error {
 	})
 
 	e := s.live()
-	_ = listener.Close()
 	err = errors.Join(s.bury(e), m.Release())
 	s.last = e
 	close(s.over)
-	closeUp()
+	// Who has come by now is to hear of the end, too: of a machine that is removed, nobody
+	// else can tell it. Who says nothing is not waited for any longer.
+	_ = listener.Close()
+	defer time.AfterFunc(lastRequest, closeUp).Stop()
 	if s.input != nil {
 		s.input.close() // who waits to send more to the command need not
 	}
 	s.clients.Wait()
 	return err
 }
+
+// lastRequest is how long who has connected before the end may take to say what is wanted.
+const lastRequest = 5 * time.Second
 
 // bury writes how the machine has ended, or removes it.
 func (s *server) bury(e ending) error {
@@ -292,9 +297,13 @@ func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
 			err = context.Cause(bound)
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, agent.ErrGuest):
+		return ending{machine.CodeFailed, err.Error()}
+	case err != nil:
 		return s.unready(g, console)
 	}
+	calls.Only()
 	s.mu.Lock()
 	s.guest = client
 	s.mu.Unlock()
