@@ -147,7 +147,7 @@ func TestAFolderIsForgottenWhileOpen(t *testing.T) {
 	require.NoError(t, err)
 	for i, e := range entries {
 		if e.Name == "file" {
-			require.Equal(t, want, outs[i].Attr.Ino)
+			require.Equal(t, want, outs[i].Ino)
 		}
 	}
 	require.Len(t, entries, 3)

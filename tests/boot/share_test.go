@@ -78,19 +78,21 @@ func TestSharesBehaveAsFileSystems(t *testing.T) {
 	})
 }
 
-// TestSoakShares is that for SOAK, at least once on each transport, with other random
-// operations each time. It says how fast shares are, too.
+// TestSoakShares is that for SOAK, at least once, with other random operations each time,
+// and first on the transport that is not tried above. It says how fast shares are, too.
 func TestSoakShares(t *testing.T) {
 	end := time.Now().Add(kvmtest.Soak(t))
-	guests, figures := 0, ""
-	for ; guests < 2 || time.Now().Before(end); guests++ {
-		transport := []string{"pci", "mmio"}[guests%2]
+	guests := 0
+	for ; guests < 1 || time.Now().Before(end); guests++ {
+		transport, figures := []string{"mmio", "pci"}[guests%2], ""
 		useShares(t, []string{"--transport", transport}, func(c *commanded, tag string) {
 			c.must(shareGuest, "semantics", "/"+tag)
-			c.must(shareGuest, "fsx", "/"+tag, fmt.Sprint(rand.Int32()), "2000")
-			figures = c.must(shareGuest, "bench", "/"+tag)
+			c.must(shareGuest, "fsx", "/"+tag, fmt.Sprint(rand.Int32()), "1000")
+			if figures == "" {
+				figures = c.must(shareGuest, "bench", "/"+tag)
+			}
 		})
-		t.Logf("over %s, the last share:\n%s", transport, figures)
+		t.Logf("over %s:\n%s", transport, figures)
 	}
 	t.Logf("%d guests with two shares each", guests)
 }
