@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
+	"os"
 
 	"github.com/spf13/pflag"
 
+	"github.com/huskvm/husk/internal/container"
 	"github.com/huskvm/husk/internal/machine"
 	"github.com/huskvm/husk/internal/term"
 )
@@ -15,7 +15,7 @@ import (
 // execFlags are the flags of husk exec.
 type execFlags struct {
 	interactive, tty, detach bool
-	env                      []string
+	env, envFiles            []string
 	dir, user                string
 	detachKeys               string
 }
@@ -39,7 +39,8 @@ husk exec -it web sh`,
 			fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input on")
 			fs.BoolVarP(&f.tty, "tty", "t", false, "run it on a terminal")
 			fs.BoolVarP(&f.detach, "detach", "d", false, "leave it running")
-			fs.StringArrayVarP(&f.env, "env", "e", nil, "set an environment variable: `NAME=VALUE`, or NAME as it is here; repeatable")
+			fs.StringArrayVarP(&f.env, "env", "e", nil, "set a variable: `NAME[=VALUE]`, without VALUE to this host's; repeatable")
+			fs.StringArrayVar(&f.envFiles, "env-file", nil, "set the variables in a `FILE`, one a line; repeatable")
 			fs.StringVarP(&f.dir, "workdir", "w", "", "working `DIR`ectory in the guest")
 			fs.StringVarP(&f.user, "user", "u", "", "run as `USER`[:GROUP], names or numbers of the guest's")
 			fs.StringVar(&f.detachKeys, "detach-keys", term.DefaultDetachKeys, "`KEYS` that leave the command running")
@@ -57,25 +58,26 @@ husk exec -it web sh`,
 	}
 }
 
-func (f *execFlags) exec(ctx context.Context, e *env, m *machine.Machine, argv []string) (int, error) {
-	p := m.Spec().Process
+// process is the command argv beside a machine's own.
+func (f *execFlags) process(own machine.Process, argv []string) (p machine.Process, err error) {
+	p = own
 	p.Argv, p.TTY = argv, f.tty
-	for _, v := range f.env {
-		name, _, given := strings.Cut(v, "=")
-		if !given {
-			value := e.getenv(name)
-			if value == "" {
-				continue
-			}
-			v = name + "=" + value
-		}
-		p.Env = append(slices.DeleteFunc(slices.Clone(p.Env), func(o string) bool { return strings.HasPrefix(o, name+"=") }), v)
+	if p.Env, err = container.Env(own.Env, f.envFiles, f.env, os.LookupEnv); err != nil {
+		return p, err
 	}
 	if f.dir != "" {
 		p.Dir = f.dir
 	}
 	if f.user != "" {
 		p.User, p.Groups = f.user, nil
+	}
+	return p, nil
+}
+
+func (f *execFlags) exec(ctx context.Context, e *env, m *machine.Machine, argv []string) (int, error) {
+	p, err := f.process(m.Spec().Process, argv)
+	if err != nil {
+		return 0, err
 	}
 	if f.detach {
 		ctx, stop := interruptible(ctx)

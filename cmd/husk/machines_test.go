@@ -73,6 +73,7 @@ abababababab   nginx:1.27   "/docker-entrypoint.…"   3 hours ago              
 	}
 	require.Equal(t, "web a=1,b=2 2 exited\n", ps("-a", "-f", "name=web", "--format", `{{.Names}} {{.Labels}} {{.Label "b"}} {{.State}}`))
 	require.Equal(t, "NAMES     STATE\nweb       exited\n", ps("-a", "-f", "name=web", "--format", `table {{.Names}}\t{{.State}}`))
+	require.Equal(t, "NAMES     b         for whom\nweb       2         \n", ps("-a", "-f", "name=web", "--format", `table {{.Names}}\t{{.Label "b"}}\t{{.Label "org.x.for-whom"}}`))
 	var row psRow
 	require.NoError(t, json.Unmarshal([]byte(ps("-a", "-f", "name=web", "--format", "json")), &row))
 	require.Equal(t, "web", row.Names)

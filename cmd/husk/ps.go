@@ -73,8 +73,16 @@ type psRow struct {
 // Label is for templates.
 func (r psRow) Label(name string) string { return r.labels[name] }
 
+// titles are those of fields.
+type titles map[string]string
+
+// Label is a label's title, as Docker's: the last part of its name, in words.
+func (titles) Label(name string) string {
+	return strings.NewReplacer("-", " ", "_", " ").Replace(name[strings.LastIndexByte(name, '.')+1:])
+}
+
 // psHeads are the titles of the fields.
-var psHeads = map[string]string{
+var psHeads = titles{
 	"ID": "MACHINE ID", "Image": "IMAGE", "Command": "COMMAND", "CreatedAt": "CREATED AT", "RunningFor": "CREATED",
 	"Status": "STATUS", "State": "STATE", "Ports": "PORTS", "Names": "NAMES", "Labels": "LABELS",
 }

@@ -34,8 +34,8 @@ func parseFormat(text string) (*template.Template, error) {
 }
 
 // printRows prints a line for each row: "json", or a template, behind "table " with the titles of
-// its fields above.
-func printRows[T any](w io.Writer, format string, heads map[string]string, rows []T) error {
+// its fields above, which heads has under the same names.
+func printRows[T any](w io.Writer, format string, heads any, rows []T) error {
 	if format == "json" {
 		format = "{{json .}}"
 	}

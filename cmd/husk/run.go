@@ -90,6 +90,11 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	}
 	preparing, stop := interruptible(ctx)
 	defer stop()
+	if r.inTheLab() {
+		if err := r.checkForLab(); err != nil {
+			return 0, err
+		}
+	}
 	plan, root, err := r.plan(preparing, policy)
 	if err != nil {
 		return interrupted(preparing, err)
@@ -98,7 +103,7 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	if err := plan.MakeFolders(); err != nil {
 		return 0, err
 	}
-	if r.noKVM != nil || r.flags.accel == "lab" {
+	if r.inTheLab() {
 		stop()
 		return r.inLab(ctx, plan)
 	}
@@ -116,9 +121,7 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	}
 	if r.flags.detach {
 		err := m.Start(preparing)
-		if err == nil {
-			fmt.Fprintln(r.env.stdout, m.ID())
-		}
+		fmt.Fprintln(r.env.stdout, m.ID()) // that of one which did not start, too: it is left to be removed
 		code, err := endOfCommand(r.env, exitOK, err)
 		if err != nil {
 			return interrupted(preparing, err)
@@ -133,6 +136,9 @@ func (r *containerRun) run(ctx context.Context) (int, error) {
 	}
 	return at.with(ctx, m.Run)
 }
+
+// inTheLab tells whether there is to be no machine of this host's.
+func (r *containerRun) inTheLab() bool { return r.noKVM != nil || r.flags.accel == "lab" }
 
 // check finds mistakes that need no look at the image.
 func (r *containerRun) check() (policy image.Policy, err error) {
@@ -252,14 +258,19 @@ func (r *containerRun) host() (container.Host, error) {
 	return container.Host{LookupEnv: os.LookupEnv, Dir: dir, Volumes: filepath.Join(data, "volumes"), Free: isFree}, nil
 }
 
-// isFree tries to listen. Another may be faster to do so in earnest; that is told then.
+// isFree tries to listen, as the user network does. Another may be faster to do so in earnest;
+// that is told then.
 func isFree(proto string, at netip.AddrPort) bool {
 	var listener io.Closer
 	var err error
+	version := ""
+	if at.Addr().Is4() {
+		version = "4"
+	}
 	if proto == "udp" {
-		listener, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		listener, err = net.ListenUDP("udp"+version, net.UDPAddrFromAddrPort(at))
 	} else {
-		listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+		listener, err = net.ListenTCP("tcp"+version, net.TCPAddrFromAddrPort(at))
 	}
 	if err != nil {
 		return false

@@ -12,17 +12,26 @@ import (
 	"github.com/huskvm/husk/internal/container"
 )
 
+// checkForLab refuses what the lab cannot do.
+func (r *containerRun) checkForLab() error {
+	var refused error
+	switch {
+	case r.flags.detach:
+		refused = errors.New("-d is not possible in the lab, which ends with husk, and the machine with it")
+	case r.flags.cidFile != "":
+		refused = errors.New("--cidfile is not possible in the lab, whose machines have no ID here; leave it out")
+	}
+	if refused != nil && r.noKVM != nil {
+		return fmt.Errorf("%w; and %w. husk doctor says what to do for KVM", r.noKVM, refused)
+	}
+	return refused
+}
+
 // inLab runs the machine by a husk in the lab, for hosts whose KVM boots no stock kernel.
 // The image and its root are here already; the lab has this host's files, and can write to
 // volumes and to disks.
 func (r *containerRun) inLab(ctx context.Context, plan *container.Plan) (int, error) {
-	const detached = "-d is not possible in the lab, which ends with husk, and the machine with it"
-	switch {
-	case r.flags.detach && r.noKVM != nil:
-		return 0, fmt.Errorf("%w; and %s. husk doctor says what to do for KVM", r.noKVM, detached)
-	case r.flags.detach:
-		return 0, errors.New(detached)
-	case r.noKVM != nil:
+	if r.noKVM != nil {
 		fmt.Fprintf(r.env.stderr, "husk: %v; running in the lab, which is slow (husk doctor says more)\n", r.noKVM)
 	}
 	if len(r.flags.Publish) > 0 || r.flags.PublishAll {
@@ -56,7 +65,7 @@ func (r *containerRun) labArgs(plan *container.Plan) ([]string, error) {
 	}
 	r.fs.Visit(func(flag *pflag.Flag) {
 		switch flag.Name {
-		case "accel", "kernel", "modules", "pull", "platform", "mirror", "insecure", "quiet", "cidfile":
+		case "accel", "kernel", "modules", "pull", "platform", "mirror", "insecure", "quiet":
 			return
 		}
 		if _, isForeign := flag.Value.(foreignFlag); isForeign {

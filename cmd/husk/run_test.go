@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/huskvm/husk/boot/rootfs"
 	"github.com/huskvm/husk/internal/agent"
 	"github.com/huskvm/husk/internal/container"
 	"github.com/huskvm/husk/internal/machine"
@@ -120,7 +121,9 @@ func TestRun(t *testing.T) {
 	require.Nil(t, c.streams.Stdin)
 	require.NotNil(t, c.streams.Signals)
 
-	require.Equal(t, 7, h.husk("run", "--accel", "kvm:/dev/kvm2", "--kernel", "vmlinuz", "--entrypoint", "", "--stop-timeout", "3", "app:1", "sh"))
+	require.Equal(t, 7, h.husk("run", "--accel", "kvm:/dev/kvm2", "--kernel", "vmlinuz", "--entrypoint", "", "--stop-timeout", "3", "-m", "80m", "--timeout", "1m30s", "app:1", "sh"))
+	require.EqualValues(t, 80<<20, c.spec.Memory)
+	require.Equal(t, 90*time.Second, c.spec.Timeout)
 	require.Equal(t, []string{"sh"}, c.spec.Process.Argv)
 	require.Equal(t, 3*time.Second, c.spec.Process.StopTimeout)
 	require.Equal(t, "/dev/kvm2", c.spec.KVM)
@@ -167,7 +170,7 @@ func TestRunDetached(t *testing.T) {
 	h.out, h.err = buffer{}, buffer{}
 	c.start = &machine.Failed{Code: 127, Reason: "no such command"}
 	require.Equal(t, 127, h.husk("run", "-d", "app:1", "nosuch"))
-	require.Empty(t, h.out.String())
+	require.Equal(t, c.spec.ID+"\n", h.out.String(), "it is there to be removed")
 	require.Equal(t, "husk: no such command\n", h.err.String())
 }
 
@@ -213,6 +216,10 @@ func TestRunRefusals(t *testing.T) {
 		"none for linux/arm64":          {"--pull=never", "--platform", "linux/arm64", "app:1"},
 		"no command specified":          {"none:1"},
 		"--volume \"x y:/x\"":           {"-v", "x y:/x", "app:1"},
+		"needs at least 64 MiB":         {"-m", "63m", "app:1"},
+		"a number alone is bytes":       {"-m", "512", "app:1"},
+		"invalid argument \"5\"":        {"--timeout", "5", "app:1"},
+		"--timeout -1s":                 {"--timeout", "-1s", "app:1"},
 		"--gpus":                        {"--gpus", "all", "app:1"},
 		"as capsh or setpriv do":        {"--cap-drop", "ALL", "app:1"},
 		"taskset -c":                    {"--cpuset-cpus=0", "app:1"},
@@ -234,10 +241,10 @@ func TestRunInTheLab(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile("file", nil, 0o600))
 	require.Equal(t, 42, h.husk("run", "--rm", "-it=false", "-e", "A=1", "-e", "B", "-v", "./vol:/v", "-v", "data:/d", "-v", "./file:/f", "-v", "/etc:/e:ro",
-		"--disk", "d.img,ro", "--pull=missing", "--privileged", "--kernel", "vmlinuz", "-p", "80", "--cidfile", "x", "app:1", "sh", "-c", "x"))
+		"--disk", "d.img,ro", "--pull=missing", "--privileged", "--kernel", "vmlinuz", "-p", "80", "app:1", "sh", "-c", "x"))
 	require.Contains(t, h.err.String(), "/dev/kvm does not exist; running in the lab")
 	require.Contains(t, h.err.String(), "this host does not see them")
-	i, err := os.ReadDir("husk/roots/erofs-1")
+	i, err := os.ReadDir("husk/roots/" + rootfs.Version)
 	require.NoError(t, err)
 	require.Len(t, i, 1, "the root is made here")
 	require.Equal(t, []string{dir + "/vol", dir + "/husk/volumes/data", dir}, h.labOutputs)
@@ -253,7 +260,10 @@ func TestRunInTheLab(t *testing.T) {
 	require.DirExists(t, "vol")
 	require.Empty(t, c.spec.ID, "no machine is made here")
 	require.Equal(t, exitFailed, h.husk("run", "-d", "app:1"))
-	require.Contains(t, h.err.String(), "-d is not possible")
+	require.Contains(t, h.err.String(), "/dev/kvm does not exist; and -d is not possible")
+	require.Equal(t, exitFailed, h.husk("run", "--cidfile", "id", "app:1"))
+	require.Contains(t, h.err.String(), "--cidfile is not possible in the lab")
+	require.NoFileExists(t, "id")
 }
 
 // TestWhatDockersUsersType and means nothing here is accepted.

@@ -183,6 +183,76 @@ func TestTheNearestParent(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrExist)
 }
 
+// TestNothingIsEscaped: a group is made where all that holds the process still does.
+func TestNothingIsEscaped(t *testing.T) {
+	const all = "cpu memory pids"
+	inner := func(files ...string) map[string]string {
+		m := map[string]string{
+			"cgroup.controllers": all, "cgroup.subtree_control": all, "cgroup.procs": "",
+			"memory.max": "max\n", "memory.high": "max\n", "cpu.max": "max 100000\n", "io.max": "", "pids.max": "99\n",
+		}
+		for n := 0; n < len(files); n += 2 {
+			m[files[n]] = files[n+1]
+		}
+		return m
+	}
+	for _, tt := range []struct {
+		name   string
+		own    string
+		groups map[string]map[string]string
+		want   string // the group's parent, or why there is none
+	}{
+		{"the root", "/", map[string]map[string]string{"/": inner()}, "/"},
+		{"a service", "/system.slice/x.service", map[string]map[string]string{
+			"/": inner(), "/system.slice": inner(), "/system.slice/x.service": inner(),
+		}, "/system.slice"},
+		{"a slice with a limit", "/ci.slice/job.scope", map[string]map[string]string{
+			"/": inner(), "/ci.slice": inner("memory.max", "1000\n"), "/ci.slice/job.scope": inner(),
+		}, "/ci.slice"},
+		{"the nearest has not the controller", "/ci.slice/a/b", map[string]map[string]string{
+			"/": inner(), "/ci.slice": inner("cpu.max", "1 100000"), "/ci.slice/a": {"cgroup.controllers": "", "cgroup.subtree_control": ""}, "/ci.slice/a/b": {},
+		}, "/ci.slice"},
+		{"a limit between", "/ci.slice/a/b", map[string]map[string]string{
+			"/": inner(), "/ci.slice": inner(), "/ci.slice/a": {"cgroup.controllers": "", "cgroup.subtree_control": "", "memory.high": "1000"}, "/ci.slice/a/b": {},
+		}, "the controller"},
+		{"a limit of its own", "/system.slice/run-1.service", map[string]map[string]string{
+			"/": inner(), "/system.slice": inner(), "/system.slice/run-1.service": inner("memory.max", "1000\n"),
+		}, "has a limit (memory.max)"},
+		{"processors of its own", "/system.slice/run-1.service", map[string]map[string]string{
+			"/": inner(), "/system.slice": inner(), "/system.slice/run-1.service": inner("cpuset.cpus", "0-1\n"),
+		}, "has a limit (cpuset.cpus)"},
+		{"a login session", "/user.slice/user-0.slice/session-7.scope", map[string]map[string]string{
+			"/": inner(), "/user.slice": inner(), "/user.slice/user-0.slice": inner(), "/user.slice/user-0.slice/session-7.scope": inner(),
+		}, "/"},
+		{"a limited user's session", "/user.slice/user-0.slice/session-7.scope", map[string]map[string]string{
+			"/": inner(), "/user.slice": inner(), "/user.slice/user-0.slice": inner("memory.max", "1000\n"), "/user.slice/user-0.slice/session-7.scope": inner(),
+		}, "/user.slice/user-0.slice"},
+		{"a session of a system in a container", "/c/user.slice/user-0.slice/session-7.scope", map[string]map[string]string{
+			"/": inner(), "/c": inner("memory.max", "1000\n"), "/c/user.slice": inner(), "/c/user.slice/user-0.slice": inner(), "/c/user.slice/user-0.slice/session-7.scope": inner(),
+		}, "/c"},
+		{"a group that is not here", "/docker/1234", map[string]map[string]string{"/": inner()}, "cannot be seen here"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := fake(t, tt.groups)
+			h.Own = tt.own
+			must, err := h.make("m", Limits{CPUs: 1}, Limits{})
+			if !strings.HasPrefix(tt.want, "/") {
+				require.ErrorIs(t, err, ErrLimit)
+				require.ErrorContains(t, err, tt.want)
+				wish, err := h.make("m", Limits{}, Limits{CPUs: 1})
+				require.NoError(t, err)
+				require.Nil(t, wish, "a wish moves nobody out")
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, filepath.Join(h.dir(tt.want), "m"), must.Path)
+			wish, err := h.make("w", Limits{}, Limits{CPUs: 1})
+			require.NoError(t, err)
+			require.Equal(t, filepath.Join(h.dir(tt.want), "w"), wish.Path)
+		})
+	}
+}
+
 func TestDevices(t *testing.T) {
 	sys := t.TempDir()
 	_, err := diskNumber(sys, "/dev/null")

@@ -27,7 +27,8 @@ const attempts = 10
 // be held, or nothing at all is asked for, the process stays where it is and the group is nil.
 //
 // The group is made beside the one where the process is, or above: the kernel lets no group
-// have both processes and limits for the groups in it, so it cannot be within. Errors wrap
+// have both processes and limits for the groups in it, so it cannot be within. Nothing that
+// holds the process now lets go of it, though: where that would, no group is made. Errors wrap
 // ErrLimit where the host will not do, and say what to do about it.
 func (h Hierarchy) Join(name string, limits, wishes Limits) (*Group, error) {
 	for n := 1; ; n++ {
@@ -64,7 +65,8 @@ func (h Hierarchy) make(name string, limits, wishes Limits) (*Group, error) {
 		return nil, nil
 	}
 	var failed error
-	for _, parent := range h.parents() {
+	parents, why := h.parents()
+	for _, parent := range parents {
 		g, err := h.makeIn(parent, name, must, may)
 		if err == nil || !errors.Is(err, ErrLimit) {
 			return g, err
@@ -77,52 +79,9 @@ func (h Hierarchy) make(name string, limits, wishes Limits) (*Group, error) {
 		return nil, nil
 	}
 	if failed == nil {
-		failed = fmt.Errorf("%w: %s", ErrLimit, h.noParent())
+		failed = fmt.Errorf("%w: %s", ErrLimit, why)
 	}
 	return nil, failed
-}
-
-// Sweep removes the groups that processes which were killed have left: those that Join could
-// have made, with a name that begins with prefix, and that nobody is in.
-func (h Hierarchy) Sweep(prefix string) {
-	for _, parent := range h.parents() {
-		entries, _ := os.ReadDir(h.dir(parent))
-		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), prefix) {
-				_ = unix.Rmdir(filepath.Join(h.dir(parent), e.Name())) // refused while somebody is
-			}
-		}
-	}
-}
-
-// parents are the groups that one could be made in, best first.
-func (h Hierarchy) parents() []string {
-	if h.Root == "" {
-		return nil
-	}
-	if h.Privileged {
-		// Not where a session's end would take it along.
-		return []string{"/"}
-	}
-	var list []string
-	for group := filepath.Clean("/" + h.Own); group != "/"; {
-		group = filepath.Dir(group)
-		dir := h.dir(group)
-		// To move a process, the kernel wants the right to write in what both groups are in.
-		if unix.Access(dir, unix.W_OK) != nil || unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) != nil {
-			break
-		}
-		list = append(list, group)
-	}
-	return list
-}
-
-// noParent says why there is no group to make one in.
-func (h Hierarchy) noParent() string {
-	if h.Root == "" {
-		return "no control groups of version 2 are mounted; mount -t cgroup2 none /sys/fs/cgroup does that, where no service manager does"
-	}
-	return fmt.Sprintf("the control group of this process (%s) is in none that its user may change; start husk in one that is: systemd-run --user --scope husk run …", h.Own)
 }
 
 // makeIn makes a group in parent. Errors that another parent may not have wrap ErrLimit.
@@ -133,7 +92,7 @@ func (h Hierarchy) makeIn(parent, name string, must, may []setting) (*Group, err
 			return nil, err
 		}
 	}
-	may = slices.DeleteFunc(may, func(s setting) bool { return h.enable(dir, s.controller) != nil })
+	may = slices.DeleteFunc(slices.Clone(may), func(s setting) bool { return h.enable(dir, s.controller) != nil })
 	if len(must)+len(may) == 0 {
 		return nil, fmt.Errorf("%w: %s has no controller for it", ErrLimit, dir)
 	}

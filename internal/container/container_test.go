@@ -239,6 +239,8 @@ func TestLimits(t *testing.T) {
 		{"shares", Request{CPUShares: 1024}, 1, DefaultMemory, cgroup.Limits{Weight: 39}, cgroup.Limits{Tasks: tasks}},
 		{"weight", Request{CPUWeight: 10000}, 1, DefaultMemory, cgroup.Limits{Weight: 10000}, cgroup.Limits{Tasks: tasks}},
 		{"memory", Request{Memory: "256m"}, 1, 256 * mib, cgroup.Limits{}, cgroup.Limits{Memory: 512 * mib, Tasks: tasks}},
+		{"a small machine", Request{Memory: "80m"}, 1, 80 * mib, cgroup.Limits{}, cgroup.Limits{Memory: 336 * mib, Tasks: tasks}},
+		{"the smallest", Request{Memory: "67108864"}, 1, 64 * mib, cgroup.Limits{}, cgroup.Limits{Memory: 320 * mib, Tasks: tasks}},
 		{"memory that is no multiple", Request{Memory: "100.5m"}, 1, 102 * mib, cgroup.Limits{}, cgroup.Limits{Memory: 358 * mib, Tasks: tasks}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

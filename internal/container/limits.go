@@ -58,7 +58,7 @@ func (r *Request) setMemory(p *Plan) error {
 		return nil
 	}
 	if size < MinMemory {
-		return fmt.Errorf("--memory %s: a machine has a kernel of its own, and needs %d MiB; a number alone is bytes: write 512m", r.Memory, MinMemory>>20)
+		return fmt.Errorf("--memory %s: a machine has a kernel of its own, and needs at least %d MiB; a number alone is bytes: write 512m", r.Memory, MinMemory>>20)
 	}
 	const step = 2 << 20 // as vmm.Config has it
 	if size += (step - size%step) % step; size > vmm.MaxMemory {

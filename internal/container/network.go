@@ -97,9 +97,8 @@ func (r *Request) publish(list []vmm.Network, image v1.Config, host Host) error 
 	if first < 0 {
 		return fmt.Errorf("ports are published by a user network; on a tap the guest has an address of its own: leave -p out, or add --network user")
 	}
-	taken := map[string]bool{}
 	for _, p := range ports {
-		published, err := p.choose(taken, host)
+		published, err := p.choose(list[first].Publish, host)
 		if err != nil {
 			return err
 		}
@@ -108,27 +107,42 @@ func (r *Request) publish(list []vmm.Network, image v1.Config, host Host) error 
 	return nil
 }
 
-// choose takes the first of the host's ports that nobody has.
-func (p Port) choose(taken map[string]bool, host Host) (netdev.Publish, error) {
+// choose takes the first of the host's ports that nobody has, those that are published already
+// included.
+func (p Port) choose(others []netdev.Publish, host Host) (netdev.Publish, error) {
 	published := netdev.Publish{Proto: p.Proto, Guest: p.Guest}
+	if p.Last == 0 {
+		published.Host = netip.AddrPortFrom(p.Host, 0)
+		return published, nil // one that is free
+	}
+	var taken error
 	for n := int(p.First); n <= int(p.Last); n++ {
 		published.Host = netip.AddrPortFrom(p.Host, uint16(n))
-		key := published.Proto + published.Host.String()
-		switch {
-		case n == 0 && p.First == p.Last:
-			return published, nil // one that is free
-		case n == 0 || taken[key]:
-			continue
-		case p.First != p.Last && !host.Free(p.Proto, published.Host):
+		if i := slices.IndexFunc(others, func(o netdev.Publish) bool { return collide(o, published) }); i >= 0 {
+			taken = fmt.Errorf("--publish: %v/%s of this host is published already, at %v; leave one of them out", published.Host, p.Proto, others[i].Host)
 			continue
 		}
-		taken[key] = true
+		if p.First != p.Last && !host.Free(p.Proto, published.Host) {
+			continue
+		}
 		return published, nil
 	}
 	if p.First == p.Last {
-		return published, fmt.Errorf("--publish: port %d/%s of this host is published already", p.First, p.Proto)
+		return published, taken
 	}
 	return published, fmt.Errorf("--publish: none of the ports %d to %d/%s of this host is free", p.First, p.Last, p.Proto)
+}
+
+// collide tells whether nobody can listen for both: [::] is each address of a host, and
+// 0.0.0.0 each of version 4.
+func collide(a, b netdev.Publish) bool {
+	if a.Proto != b.Proto || a.Host.Port() != b.Host.Port() {
+		return false
+	}
+	covers := func(all, one netip.Addr) bool {
+		return all == one || all == netip.IPv6Unspecified() || all == netip.IPv4Unspecified() && one.Is4()
+	}
+	return covers(a.Host.Addr(), b.Host.Addr()) || covers(b.Host.Addr(), a.Host.Addr())
 }
 
 // exposedPorts are the image's, in order, and those of --expose. What an image says and is no

@@ -67,13 +67,16 @@ func parsePorts(text string) ([]Port, error) {
 		if first, last, err = parseRange(host, "host"); err != nil {
 			return nil, err
 		}
+		if first == 0 && strings.Contains(host, "-") {
+			return nil, fmt.Errorf("a range of the host's ports cannot begin with 0; leave the range out for ports that are free")
+		}
 	}
 	count := int(lastGuest) - int(firstGuest) + 1
 	one := Port{Proto: proto, Host: addr, First: first, Last: last, Guest: firstGuest}
 	switch {
 	case count == 1:
 		return []Port{one}, nil
-	case last != 0 && int(last)-int(first)+1 != count:
+	case host != "" && int(last)-int(first)+1 != count:
 		return nil, fmt.Errorf("%s are %d ports of the guest, and %s of the host are %d; give as many", guest, count, host, int(last)-int(first)+1)
 	}
 	list := make([]Port, count)

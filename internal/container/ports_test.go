@@ -41,13 +41,12 @@ func TestParsePorts(t *testing.T) {
 		":80":                                all + "0-0 80/tcp",
 		":80:80":                             all + "80-80 80/tcp",
 		"0:80":                               all + "0-0 80/tcp",
-		"0-0:80":                             all + "0-0 80/tcp",
 		"80-80:80":                           all + "80-80 80/tcp",
 		"8001-8001:80-80":                    all + "8001-8001 80/tcp",
 		"target=80,published=8080":           all + "8080-8080 80/tcp",
 		"Published=53,target=5,protocol=udp": all + "53-53 5/udp",
 		"target=80":                          all + "0-0 80/tcp",
-		"":                                   "", "80:": "", "80:0": "", "70000:80": "", "80:70000": "", "8010-8000:80-90": "", "+80": "", " 80": "",
+		"":                                   "", "80:": "", "80:0": "", "0-0:80": "", "0-10:80": "", "0-0:80-81": "", "0-1:80-81": "", "0:80-81": "", "0-1": "", "70000:80": "", "80:70000": "", "8010-8000:80-90": "", "+80": "", " 80": "",
 		"8000:80-82": "", "8000-8002:80-85": "", "80/foo": "", "80/sctp": "", "80/tcp/udp": "", "localhost:80:80": "", "80:80:80": "",
 		"1.2.3:80:80": "", "[fe80::1%eth0]:80:80": "", "0x50:80": "", "127.0.0.1:80": "", "*:80:80": "", "-1": "", "1-65535": "",
 		"published=80": "", "target=80,mode=host": "", "target=80,x=1": "", "target": "", "target=80,": "",
@@ -104,23 +103,31 @@ func TestPublishing(t *testing.T) {
 	require.Empty(t, published(t, Request{}, image))
 	require.Equal(t, []string{"0.0.0.0:8001:80/tcp", "0.0.0.0:8002:81/tcp"},
 		published(t, Request{Publish: []string{"8000-8010:80", "8000-8002:81"}}, image), "8000 is busy, and 8001 then ours")
+	require.Len(t, published(t, Request{Publish: []string{"127.0.0.1:1:80", "127.0.0.2:1:80", "[::1]:1:80", "1:80/udp", "0.0.0.0:2:80", "[::1]:2:80", "80", "80"}}, image), 8)
+	require.Equal(t, []string{"127.0.0.1:8001:80/tcp", "0.0.0.0:8002:80/tcp"},
+		published(t, Request{Publish: []string{"127.0.0.1:8001:80", "8000-8010:80"}}, image))
 	require.Equal(t, []string{"127.0.0.1:1:80/tcp", "0.0.0.0:0:53/tcp", "0.0.0.0:0:9000/udp", "0.0.0.0:0:9001/udp", "0.0.0.0:0:7/tcp"},
 		published(t, Request{Publish: []string{"127.0.0.1:1:80"}, PublishAll: true, Expose: []string{"7", "53/tcp"}}, image))
 
 	for text, r := range map[string]Request{
-		"none of the ports 8000 to 8001/tcp":     {Publish: []string{"8001:1", "8000-8001:80"}},
-		"port 80/tcp of this host is published":  {Publish: []string{"80:80", "80:81"}},
-		"--network none; leave one":              {Publish: []string{"80"}, Networks: []string{"none"}},
-		"published by a user network":            {Publish: []string{"80"}, Networks: []string{"tap=t0"}},
-		`--expose "80:80"`:                       {Expose: []string{"80:80"}},
-		"it stands for no network":               {Networks: []string{"user", "none"}},
-		"--network host: a machine has a kernel": {Networks: []string{"host"}},
-		"--network bridge: husk makes no":        {Networks: []string{"bridge"}},
-		"cannot be another's":                    {Networks: []string{"container:x"}},
-		"is not a network":                       {Networks: []string{"mynet"}},
-		"no card to have it":                     {Networks: []string{"none"}, MAC: "02:42:ac:11:00:02"},
-		"not the address of a network card":      {MAC: "x"},
-		"card, as 02":                            {MAC: "01:00:5e:00:00:01"},
+		"none of the ports 8000 to 8001/tcp":       {Publish: []string{"8001:1", "8000-8001:80"}},
+		"0.0.0.0:80/tcp of this host is published": {Publish: []string{"80:80", "80:81"}},
+		"--publish: 127.0.0.1:8080/tcp":            {Publish: []string{"8080:80", "127.0.0.1:8080:81"}},
+		"--publish: 0.0.0.0:8080/tcp":              {Publish: []string{"127.0.0.1:8080:81", "8080:80"}},
+		"--publish: 10.0.0.1:53/udp":               {Publish: []string{"[::]:53:53/udp", "10.0.0.1:53:54/udp"}},
+		"--publish: [::]:53/tcp":                   {Publish: []string{"0.0.0.0:53:53", "[::]:53:54"}},
+		"--publish: [::1]:53/tcp":                  {Publish: []string{"[::]:53:53", "[::1]:53:54"}},
+		"--network none; leave one":                {Publish: []string{"80"}, Networks: []string{"none"}},
+		"published by a user network":              {Publish: []string{"80"}, Networks: []string{"tap=t0"}},
+		`--expose "80:80"`:                         {Expose: []string{"80:80"}},
+		"it stands for no network":                 {Networks: []string{"user", "none"}},
+		"--network host: a machine has a kernel":   {Networks: []string{"host"}},
+		"--network bridge: husk makes no":          {Networks: []string{"bridge"}},
+		"cannot be another's":                      {Networks: []string{"container:x"}},
+		"is not a network":                         {Networks: []string{"mynet"}},
+		"no card to have it":                       {Networks: []string{"none"}, MAC: "02:42:ac:11:00:02"},
+		"not the address of a network card":        {MAC: "x"},
+		"card, as 02":                              {MAC: "01:00:5e:00:00:01"},
 	} {
 		_, err := r.networks(image, Host{Free: func(_ string, at netip.AddrPort) bool { return at.Port() != 8000 }})
 		require.ErrorContains(t, err, text)

@@ -21,7 +21,7 @@ var rootKey = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
 // at the same time, in this process or another, waits. If build fails, or ctx ends, nothing
 // is left. Images with the same layers share a root.
 //
-// key names the format and the version of what build makes, as "erofs-1".
+// key names the format and the version of what build makes, as "erofs-2".
 //
 // As long as the file is open, its name stays: another process can be told to open
 // f.Name(), and once it has, f can be closed. That image may be removed at any time.

@@ -288,8 +288,12 @@ func (m *Machine) Group() string { return "husk-" + filepath.Base(m.folder) }
 
 // erase removes all that there is of a machine whose process has ended.
 func (m *Machine) erase() error {
-	if _, err := os.Stat(filepath.Join(m.folder, stateFile)); err == nil {
-		cgroup.Host().Sweep(m.Group()) // which a process that was killed has left
+	// A process that was killed has left its group, which can be elsewhere than one of ours.
+	if state, err := readState(m.folder); err == nil && state != nil {
+		cgroup.Host().Sweep(m.Group())
+		if filepath.Base(state.Group) == m.Group() {
+			_ = cgroup.Remove(state.Group)
+		}
 	}
 	return m.Erase()
 }

@@ -99,6 +99,21 @@ func TestRemoved(t *testing.T) {
 	require.ErrorIs(t, m.Remove(t.Context(), false), ErrNotFound)
 }
 
+// TestAGroupIsRemoved: that of a process which was killed, wherever it had it made; no other's.
+func TestAGroupIsRemoved(t *testing.T) {
+	ms := open(t)
+	m := create(t, ms, Spec{})
+	mine, foreign := filepath.Join(t.TempDir(), m.Group()), filepath.Join(t.TempDir(), "a")
+	for _, dir := range []string{foreign, mine} {
+		require.NoError(t, os.MkdirAll(m.Folder(), 0o700))
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		require.NoError(t, m.WriteState(State{Status: Dead, Group: dir}))
+		require.NoError(t, m.erase())
+	}
+	require.NoDirExists(t, mine)
+	require.DirExists(t, foreign)
+}
+
 // TestSweep: what a crash has left in the middle of something is gone with the next machine.
 func TestSweep(t *testing.T) {
 	ms := open(t)

@@ -45,6 +45,8 @@ type State struct {
 
 	Ports []netdev.Publish `json:"ports,omitempty"` // as they are bound
 	IP    string           `json:"ip,omitempty"`    // of the first network card, where that is known
+
+	Group string `json:"group,omitempty"` // the folder of its control group, where it has one
 }
 
 // CodeKilled is the exit code of what SIGKILL has ended.

@@ -21,15 +21,20 @@ import (
 func (l *Link) publish(p netdev.Publish) error {
 	var serve func()
 	var local net.Addr
+	// To Go, 0.0.0.0 is every address of version 6, too, unless told otherwise.
+	version := ""
+	if p.Host.Addr().Is4() {
+		version = "4"
+	}
 	switch p.Proto {
 	case "tcp":
-		listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(p.Host))
+		listener, err := net.ListenTCP("tcp"+version, net.TCPAddrFromAddrPort(p.Host))
 		if err != nil {
 			return err
 		}
 		local, serve = listener.Addr(), func() { l.servePublishedTCP(listener, p.Guest) }
 	case "udp":
-		conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(p.Host))
+		conn, err := net.ListenUDP("udp"+version, net.UDPAddrFromAddrPort(p.Host))
 		if err != nil {
 			return err
 		}

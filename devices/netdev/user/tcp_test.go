@@ -72,6 +72,28 @@ func TestTCPOutward(t *testing.T) {
 	}
 }
 
+// TestPublishedAddresses: 0.0.0.0 is those of version 4 alone, and [::] all.
+func TestPublishedAddresses(t *testing.T) {
+	l := newLink(t, Config{Publish: []netdev.Publish{
+		{Proto: "tcp", Host: netip.MustParseAddrPort("0.0.0.0:0"), Guest: 80},
+		{Proto: "udp", Host: netip.MustParseAddrPort("0.0.0.0:0"), Guest: 80},
+	}})
+	p := l.Published()
+	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Loopback(), p[0].Host.Port())))
+	require.NoError(t, err)
+	require.NoError(t, tcp.Close())
+	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.IPv6Loopback(), p[1].Host.Port())))
+	require.NoError(t, err)
+	require.NoError(t, udp.Close())
+
+	l = newLink(t, Config{Publish: []netdev.Publish{{Proto: "tcp", Host: netip.MustParseAddrPort("[::]:0"), Guest: 80}}})
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		c, err := net.Dial("tcp", net.JoinHostPort(host, fmt.Sprint(l.Published()[0].Host.Port())))
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+}
+
 func TestTCPPublished(t *testing.T) {
 	l := newLink(t, Config{Publish: []netdev.Publish{
 		{Proto: "tcp", Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80},
