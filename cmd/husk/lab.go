@@ -345,18 +345,9 @@ func runOnTerminal(ctx context.Context, f *os.File, l *lab.Lab, cmd agent.Comman
 	}
 	defer func() { _ = terminal.Restore() }()
 
-	following, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if s, err := term.SizeOf(f); err == nil {
-		cmd.Size = agent.Size{Rows: uint16(s.Rows), Cols: uint16(s.Columns)}
-	}
-	resizes := make(chan agent.Size)
-	go term.Follow(following, f, func(s term.Size) {
-		select {
-		case resizes <- agent.Size{Rows: uint16(s.Rows), Cols: uint16(s.Columns)}:
-		case <-following.Done():
-		}
-	})
-	cmd.TTY, cmd.Resizes = true, resizes
+	var unfollow func()
+	cmd.Size, cmd.Resizes, unfollow = followWindow(ctx, f)
+	defer unfollow()
+	cmd.TTY = true
 	return l.Run(ctx, cmd)
 }
