@@ -22,6 +22,7 @@ var accepted = []struct {
 
 	{"devices of the image", match(`Operation not permitted|No such device or address`), "the machine's kernel has no such disk, where a control group forbids it"},
 	{"odd files", match(`^stdout: [-+]drwx--x--x 1001 1001 [12] changed$`), "overlayfs counts no links to folders of several layers, and husk's root has one"},
+	{"volumes of the image", match(`/data|/new/volume|of-the-image`), "with --read-only, they are memory, and start out empty"},
 	{"linked files", match(`^stdout: -0$|^stdout: \+1$|^stderr: -ls: /run/systemd/resolve: `), "the image's link stays, and leads to the file"},
 
 	// Texts of files that mean the same.
