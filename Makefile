@@ -36,7 +36,7 @@ demo: build
 
 # Everything a change must pass: pure tests, KVM's where it opens, whole boots in the lab.
 test: build
-	@tests/install kernels qemu iasl disktools debian
+	@tests/install kernels qemu iasl disktools debian images erofs
 	$(GO) vet ./...
 	$(GO) test ./...
 	$(MAKE) test-race test-kvm lab-test
@@ -58,7 +58,7 @@ test-kvm:
 
 # KVM tests and end-to-end boots in a machine with a complete KVM.
 lab-test: build bin/hostile
-	@tests/install kernels qemu disktools debian busybox cc
+	@tests/install kernels qemu disktools debian images cc
 	@GO='$(GO)' tests/lab-test
 
 # Every fuzzer in turn, for FUZZTIME each.

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -202,4 +203,54 @@ func TestReplacedContentTakesNoRoom(t *testing.T) {
 	var st unix.Stat_t
 	require.NoError(t, unix.Stat(image, &st))
 	require.Less(t, st.Blocks*512, int64(2<<20))
+}
+
+// deep has entries in folders of their own, each of 2000 directories that have no entries.
+func deep(t tester, first, n int) Layer {
+	t.Helper()
+	var entries []entry
+	for i := range n {
+		entries = append(entries, file(fmt.Sprintf("%d/%sx", first+i, strings.Repeat("d/", 1999)), ""))
+	}
+	return layerOf(pack(t, entries...))
+}
+
+// Directories without entries cost memory, and an archive has little of them: there are at
+// most 65536 and 16 for each entry, in all layers together.
+func TestImpliedDirectories(t *testing.T) {
+	_, stats, err := buildInMemory(t, deep(t, 0, 20), deep(t, 20, 13))
+	require.NoError(t, err)
+	require.Equal(t, 33*2000+1, stats.Directories)
+
+	for name, layers := range map[string][]Layer{
+		"in one layer": {deep(t, 0, 100)},
+		"in several":   {deep(t, 0, 20), deep(t, 20, 80)},
+		"replaced":     {deep(t, 0, 20), layerOf(pack(t, file(".wh..wh..opq", ""))), deep(t, 20, 80)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := buildInMemory(t, layers...)
+			require.ErrorIs(t, err, ErrLayer)
+			require.ErrorContains(t, err, `: 33/d/d/`)
+			require.ErrorContains(t, err, "directories that have no entries of their own")
+		})
+	}
+
+	// A link's target makes directories, too.
+	var entries []entry
+	for i := range 100 {
+		at := fmt.Sprintf("%d", i)
+		entries = append(entries, link("l"+at, at+"/"+strings.Repeat("d/", 2000)), file("l"+at+"/x", ""))
+	}
+	_, _, err = buildInMemory(t, layersOf(t, entries)...)
+	require.ErrorIs(t, err, ErrLayer)
+	require.ErrorContains(t, err, "l33/x: ")
+
+	// Those that do have entries, and those that many entries share, are not counted.
+	entries = nil
+	for i := range 70000 {
+		entries = append(entries, dir(fmt.Sprintf("a/b/%d", i), 0o755))
+	}
+	_, stats, err = buildInMemory(t, layersOf(t, entries)...)
+	require.NoError(t, err)
+	require.Equal(t, 70003, stats.Directories)
 }

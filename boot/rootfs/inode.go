@@ -34,7 +34,7 @@ type inode struct {
 
 // A directory is what an inode of a directory has besides.
 type directory struct {
-	children map[string]*inode
+	children map[string]*inode // nil if there are none
 
 	// Of a layer, for what is below it:
 	hides   map[string]bool // names that whiteouts take away
@@ -46,10 +46,15 @@ type directory struct {
 
 // newDir makes a directory as it is where no layer says what it is like.
 func newDir() *inode {
-	return &inode{
-		mode: typeDir | 0o755,
-		dir:  &directory{children: map[string]*inode{}, implied: true},
+	return &inode{mode: typeDir | 0o755, dir: &directory{implied: true}}
+}
+
+// put makes a child of an inode, in place of the one that has the name.
+func (d *directory) put(name string, node *inode) {
+	if d.children == nil {
+		d.children = map[string]*inode{}
 	}
+	d.children[name] = node
 }
 
 func (i *inode) kind() uint16 { return i.mode & typeMask }

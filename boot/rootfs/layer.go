@@ -18,6 +18,13 @@ const (
 	opaque   = ".wh..wh..opq"
 )
 
+// How many directories without entries of their own layers may have: so many, and so many
+// more for each entry.
+const (
+	impliedDirs = 1 << 16
+	impliedEach = 16
+)
+
 // layer reads one layer and puts it above those before it.
 //
 // A layer is first read into a tree of its own and then merged as overlayfs would merge
@@ -101,7 +108,7 @@ func (l *layer) entry(h *tar.Header) error {
 			return nil // AUFS's own files, which Docker passes over, too
 		}
 	}
-	dir, err := newWalk(l.root, nil, names[:last]).to(true)
+	dir, err := newWalk(l.root, nil, names[:last]).to(l.impliedDir)
 	if err != nil {
 		return refuse(err)
 	}
@@ -124,8 +131,20 @@ func (l *layer) entry(h *tar.Header) error {
 		old.setAttributes(node)
 		return nil
 	}
-	parent.dir.children[strings.Clone(name)] = node
+	parent.dir.put(strings.Clone(name), node)
 	return nil
+}
+
+// impliedDir makes a directory that is in an entry's path but has no entry of its own. Few
+// do in an image, and a path has room for two thousand; each would stay in memory.
+func (l *layer) impliedDir() (*inode, error) {
+	most := impliedDirs + impliedEach*l.stats.Entries
+	if l.implied >= most {
+		return nil, fmt.Errorf("more than %d directories that have no entries of their own; at most %d for each entry and %d besides are possible",
+			most, impliedEach, impliedDirs)
+	}
+	l.implied++
+	return newDir(), nil
 }
 
 // rootEntry takes the entry "./", by which a layer says what the root itself is like.
@@ -214,7 +233,7 @@ func (l *layer) inode(h *tar.Header, kind uint16) (*inode, error) {
 	}
 	switch kind {
 	case typeDir:
-		node.dir = &directory{children: map[string]*inode{}}
+		node.dir = &directory{}
 	case typeLink:
 		if h.Linkname == "" || len(h.Linkname) > maxPath || strings.Contains(h.Linkname, "\x00") {
 			return nil, fmt.Errorf("a link's target has 1 to %d bytes and no NUL, this one has %d", maxPath, len(h.Linkname))

@@ -53,7 +53,8 @@ func (l *layout) add(node *inode) {
 	}
 }
 
-// inline is how many bytes of content follow an inode.
+// inline is how many bytes of content follow an inode. Of a link it is all or nothing, and
+// nothing if the link could not be in one block with it (see assign).
 func inline(node *inode) int64 {
 	switch node.kind() {
 	case typeDir:
@@ -61,7 +62,7 @@ func inline(node *inode) int64 {
 			return tail
 		}
 	case typeLink:
-		if node.size <= maxInline {
+		if node.size <= maxInline && headSize(node)+node.size <= blockSize {
 			return node.size
 		}
 	default:
@@ -70,15 +71,25 @@ func inline(node *inode) int64 {
 	return 0
 }
 
+// headSize is the length of an inode with its extended attributes.
+func headSize(node *inode) int64 { return inodeSize + int64(len(node.xattrs)) }
+
 // assign numbers the inodes, and gives blocks to the directories and links that need
 // them. It returns the length of the inodes.
 func (l *layout) assign() (int64, error) {
 	offset := int64(firstNode)
 	for _, node := range l.order {
-		head, tail := inodeSize+int64(len(node.xattrs)), inline(node)
-		// What follows an inode must not reach into the next block.
-		if over := (offset + head) % blockSize; over+tail > blockSize {
-			offset = alignUp(offset+blockSize-over, inodeSize)
+		head, tail := headSize(node), inline(node)
+		// Content behind an inode has to be in one block (erofs_map_blocks_flatmode);
+		// the inode's attributes may be in the one before. A link's has to be in the
+		// block where the inode itself ends: erofs_fill_symlink of Linux 5.10 copies it
+		// from there, and refuses any other.
+		from, need := (offset+head)%blockSize, tail
+		if node.kind() == typeLink && tail > 0 {
+			from, need = offset%blockSize, head+tail
+		}
+		if from+need > blockSize {
+			offset = alignUp(offset+blockSize-from, inodeSize)
 		}
 		node.nid = uint64(offset / nidBytes)
 		offset = alignUp(offset+head+tail, inodeSize)

@@ -46,12 +46,12 @@ func merge(below, above *inode) {
 		old := low.children[name]
 		switch {
 		case node.kind() != typeDir:
-			low.children[name] = node
+			low.put(name, node)
 		case old != nil && old.kind() == typeDir:
 			merge(old, node)
 		default:
 			settle(node)
-			low.children[name] = node
+			low.put(name, node)
 		}
 	}
 }

@@ -87,8 +87,9 @@ func (w *walk) push(names []string) {
 	}
 }
 
-// to goes all the way. With make, directories that are not in the layer are made there.
-func (w *walk) to(makeDirs bool) (place, error) {
+// to goes all the way. Directories that are not in the layer are made there with makeDir,
+// unless it is nil.
+func (w *walk) to(makeDir func() (*inode, error)) (place, error) {
 	for len(w.todo) > 0 {
 		name := w.todo[len(w.todo)-1]
 		w.todo = w.todo[:len(w.todo)-1]
@@ -99,22 +100,25 @@ func (w *walk) to(makeDirs bool) (place, error) {
 			w.way = w.way[:max(1, len(w.way)-1)]
 			continue
 		}
-		if err := w.step(name, makeDirs); err != nil {
+		if err := w.step(name, makeDir); err != nil {
 			return place{}, err
 		}
 	}
 	return w.way[len(w.way)-1], nil
 }
 
-func (w *walk) step(name string, makeDirs bool) error {
+func (w *walk) step(name string, makeDir func() (*inode, error)) error {
 	here := w.way[len(w.way)-1]
 	layer, below := here.child(name)
-	if layer == nil && makeDirs {
+	if layer == nil && makeDir != nil {
 		if err := checkName(name); err != nil {
 			return err
 		}
-		layer = newDir()
-		here.layer.dir.children[strings.Clone(name)] = layer
+		var err error
+		if layer, err = makeDir(); err != nil {
+			return err
+		}
+		here.layer.dir.put(strings.Clone(name), layer)
 	}
 	node := layer
 	if node == nil {
@@ -158,7 +162,7 @@ func find(layer, below *inode, names []string) (*inode, error) {
 		return layer, nil
 	}
 	last := len(names) - 1
-	dir, err := newWalk(layer, below, names[:last]).to(false)
+	dir, err := newWalk(layer, below, names[:last]).to(nil)
 	if err != nil {
 		return nil, err
 	}

@@ -7,10 +7,11 @@
 // same layers give the same bytes. Contents of files go straight to the disk; what is
 // kept in memory until the end is some 200 bytes a file, and up to 512 of its content.
 //
-// What the layers' authors may do is bounded by the layers' size: a build writes at most
-// what they have (holes stay holes), and what it keeps in memory is a small
-// multiple of their headers. How large a layer may become when it is decompressed is
-// for who opens it to say.
+// What the layers' authors may do is bounded by the layers' size: a build writes what
+// they have (holes stay holes) and some KiB for each entry, and what it keeps in memory is
+// what is in their headers, at most 8 KiB for each entry, and 30 MiB besides. To that end it
+// refuses layers with many more directories than entries (see impliedDirs). How large a
+// layer may become when it is decompressed is for who opens it to say.
 package rootfs
 
 import (
@@ -26,7 +27,7 @@ import (
 const FileSystem = "erofs"
 
 // Version changes when the same layers give other bytes: a key for caches.
-const Version = "erofs-1"
+const Version = "erofs-2"
 
 // ErrLayer says that a layer is not one that an image can be made of.
 var ErrLayer = errors.New("not a usable image layer")
@@ -74,4 +75,6 @@ type builder struct {
 	root  *inode   // of the layers so far
 	data  []*inode // all that have blocks, also those that have been replaced since
 	stats Stats
+
+	implied int // directories made without an entry, also those that have been replaced since
 }

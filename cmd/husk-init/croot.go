@@ -26,7 +26,7 @@ const (
 	imageRoot   = spec.Dir + "/image"  // the image's root
 	memory      = spec.Dir + "/memory" // a tmpfs: what is written to the root, without a disk for it
 	upperDisk   = spec.Dir + "/upper"  // the disk for it
-	shares      = spec.Dir + "/shares" // those of which not all is mounted
+	shares      = spec.Dir + "/shares" // what is mounted aside
 	newRootPath = spec.Dir + "/root"   // all as one
 	etcFolder   = spec.Dir + "/etc"    // files for /etc
 	ownUpper    = spec.Dir + "/data"   // upperDisk, where husk-init itself is
@@ -164,7 +164,7 @@ func (c *container) mountIn(root *inroot.Root) error {
 // asked adds what a user mounts to what is there otherwise, some of which it replaces.
 func (c *container) asked(list []place) []place {
 	for _, name := range etcNames {
-		list = append(list, place{name, bind(c.etc.file(name), c.spec.ReadOnly), true, false})
+		list = append(list, place{name, bindEtc(c.etc.file(name), c.spec.ReadOnly), true, false})
 	}
 	for _, m := range c.spec.Mounts {
 		target := path.Clean("/" + m.Target)
@@ -207,18 +207,47 @@ func (p place) mountIn(root *inroot.Root) error {
 	return p.mount(inroot.Path(at), before == nil)
 }
 
-// bind mounts what is at a path.
-func bind(from string, readOnly bool) func(string, bool) error {
+// bindEtc mounts a file of ours, whose folder stays writable for us.
+func bindEtc(from string, readOnly bool) func(string, bool) error {
 	return func(at string, _ bool) error {
-		err := unix.Mount(from, at, "", unix.MS_BIND, "")
-		if err == nil && readOnly { // which only a second mount can say
-			err = unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+		if readOnly {
+			dir, err := aside(func(dir string) error { return unix.Mount(filepath.Dir(from), dir, "", unix.MS_BIND, "") }, true)
+			if err != nil {
+				return fmt.Errorf("bind %s: %w", filepath.Base(from), err)
+			}
+			from = filepath.Join(dir, filepath.Base(from))
 		}
-		if err != nil {
-			return fmt.Errorf("bind %s: %w", filepath.Base(from), err)
-		}
-		return nil
+		return bind(from, at)
 	}
+}
+
+// bind mounts what is at a path.
+func bind(from, at string) error {
+	if err := unix.Mount(from, at, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind %s: %w", filepath.Base(from), err)
+	}
+	return nil
+}
+
+// aside mounts in a folder of its own what is bound to where it is wanted later: the path
+// to there leads below a mount, to what was opened, so a mount cannot be changed there; and
+// what is bound from one that is read-only is so, too.
+func aside(mount func(dir string) error, readOnly bool) (dir string, err error) {
+	if err := os.MkdirAll(shares, 0o700); err != nil {
+		return "", err
+	}
+	if dir, err = os.MkdirTemp(shares, ""); err != nil {
+		return "", err
+	}
+	if err := mount(dir); err != nil {
+		return "", err
+	}
+	if readOnly {
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+			return "", fmt.Errorf("read-only: %w", err)
+		}
+	}
+	return dir, nil
 }
 
 // standard is what Docker's containers have, in their order.
@@ -289,23 +318,11 @@ func mountShare(m spec.Mount, at string) error {
 	if m.File == "" && !m.ReadOnly {
 		return mountTag(m.Tag, at)
 	}
-	// Not at once where it is wanted: what is below a mount is still what was opened there.
-	if err := os.MkdirAll(shares, 0o700); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(shares, "")
+	dir, err := aside(func(dir string) error { return mountTag(m.Tag, dir) }, m.ReadOnly)
 	if err != nil {
 		return err
 	}
-	if err := mountTag(m.Tag, dir); err != nil {
-		return err
-	}
-	if m.ReadOnly {
-		if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-			return fmt.Errorf("read-only: %w", err)
-		}
-	}
-	return bind(filepath.Join(dir, filepath.Clean("/"+m.File)), false)(at, false)
+	return bind(filepath.Join(dir, filepath.Clean("/"+m.File)), at)
 }
 
 func mountTag(tag, at string) error {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/pflag"
 
@@ -52,7 +51,7 @@ func (f *loadFlags) run(ctx context.Context, e *env, args []string) (int, error)
 	}
 	in := e.stdin
 	if f.input != "" {
-		if in, err = os.Open(f.input); err != nil {
+		if in, err = image.OpenArchive(f.input); err != nil {
 			return 0, err
 		}
 		defer in.Close()
@@ -75,13 +74,10 @@ func (f *loadFlags) run(ctx context.Context, e *env, args []string) (int, error)
 	if progress, ok := o.Progress.(*pullProgress); ok {
 		progress.close()
 	}
-	if err != nil {
-		return interrupted(ctx, err)
-	}
-	for _, i := range list {
+	for _, i := range list { // if it failed, those before
 		printLoaded(e, i)
 	}
-	return exitOK, nil
+	return interrupted(ctx, err)
 }
 
 // printLoaded says what an image that was loaded is called.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -94,12 +95,15 @@ func (f *saveFlags) save(ctx context.Context, e *env, s *image.Store, names []st
 
 // replaceWhole writes a file that is there when it is whole, or not at all.
 func replaceWhole(path string, write func(io.Writer) error) (err error) {
-	draft, err := os.OpenFile(filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), os.Getpid())),
-		os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	draft, err := draftBeside(path)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(write(draft), draft.Close())
+	err = write(draft)
+	if err == nil {
+		err = draft.Sync() // or the name could last, and the content not
+	}
+	err = errors.Join(err, draft.Close())
 	if err == nil {
 		err = os.Rename(draft.Name(), path)
 	}
@@ -107,4 +111,16 @@ func replaceWhole(path string, write func(io.Writer) error) (err error) {
 		_ = os.Remove(draft.Name())
 	}
 	return err
+}
+
+// draftBeside makes a new file in the folder of path. Unlike os.CreateTemp's, who may read
+// it is up to the umask, as with any output.
+func draftBeside(path string) (*os.File, error) {
+	for {
+		name := filepath.Join(filepath.Dir(path), fmt.Sprintf(".husk-save-%x", rand.Uint64()))
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		if !errors.Is(err, os.ErrExist) {
+			return f, err
+		}
+	}
 }

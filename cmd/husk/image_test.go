@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -172,6 +173,30 @@ func TestImageVerbsGetWrongUsage(t *testing.T) {
 }
 
 // TestPullOnATerminal: there is a bar, which goes when all is there.
+// TestReplaceWhole: what is in the folder of an output is not written through, and not left.
+func TestReplaceWhole(t *testing.T) {
+	dir := t.TempDir()
+	out, victim := filepath.Join(dir, "out"), filepath.Join(dir, "victim")
+	require.NoError(t, os.WriteFile(victim, []byte("mine"), 0o600))
+	require.NoError(t, os.Symlink(victim, filepath.Join(dir, fmt.Sprintf(".out.%d", os.Getpid()))))
+	write := func(text string, err error) func(io.Writer) error {
+		return func(w io.Writer) error {
+			_, _ = io.WriteString(w, text)
+			return err
+		}
+	}
+	require.NoError(t, replaceWhole(out, write("whole", nil)))
+	require.ErrorIs(t, replaceWhole(out, write("half", io.ErrShortWrite)), io.ErrShortWrite)
+	for path, want := range map[string]string{out: "whole", victim: "mine"} {
+		got, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, want, string(got))
+	}
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, left, 3)
+}
+
 func TestPullOnATerminal(t *testing.T) {
 	h, host := newImageHost(t), testRegistry(t)
 	one, _ := pushImage(t, host, "app:1", nil)

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/huskvm/husk/boot/rootfs"
 	"github.com/huskvm/husk/internal/agent"
 	"github.com/huskvm/husk/internal/container"
 	"github.com/huskvm/husk/internal/machine"
@@ -243,7 +244,7 @@ func TestRunInTheLab(t *testing.T) {
 		"--disk", "d.img,ro", "--pull=missing", "--privileged", "--kernel", "vmlinuz", "-p", "80", "app:1", "sh", "-c", "x"))
 	require.Contains(t, h.err.String(), "/dev/kvm does not exist; running in the lab")
 	require.Contains(t, h.err.String(), "this host does not see them")
-	i, err := os.ReadDir("husk/roots/erofs-1")
+	i, err := os.ReadDir("husk/roots/" + rootfs.Version)
 	require.NoError(t, err)
 	require.Len(t, i, 1, "the root is made here")
 	require.Equal(t, []string{dir + "/vol", dir + "/husk/volumes/data", dir}, h.labOutputs)

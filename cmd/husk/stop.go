@@ -16,9 +16,8 @@ func stopVerb() verb {
 		args:  "[flags] MACHINE...",
 		short: "end machines, gently at first",
 		long: `Sends each machine's command its stop signal. A command that has not ended after --time
-is not waited for any longer: the guest's power button is pressed, and two seconds later the
-machine is killed. MACHINE is a name, an ID, or what an ID begins with. A paused machine is
-resumed for it.`,
+is killed; where the guest has not done that two seconds later, so is the machine. MACHINE is
+a name, an ID, or what an ID begins with. A paused machine is resumed for it.`,
 		examples:   "husk stop web\n# At once\nhusk stop -t 0 web",
 		failedCode: exitMachine,
 		define: func(fs *pflag.FlagSet) runner {

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -39,7 +40,26 @@ func openBelow(dir int, name string, flags uint64, mode uint32) (int, error) {
 
 // reopen opens the file of a descriptor once more, with other flags. It is not for
 // symbolic links.
+//
+// A file of /proc or /sys can be a regular one whose reader waits for ever, as
+// /proc/kmsg. No reader of ours does: they cannot be ended.
 func reopen(fd int, flags int) (int, error) {
+	n, err := openAgain(fd, flags|unix.O_NONBLOCK)
+	if !errors.Is(err, unix.EAGAIN) {
+		return n, err
+	}
+	// A program of the host has a lease. The kernel takes it away in some time.
+	if n, err = openAgain(fd, flags); err != nil {
+		return -1, err
+	}
+	if err := unix.SetNonblock(n, true); err != nil {
+		_ = unix.Close(n)
+		return -1, err
+	}
+	return n, nil
+}
+
+func openAgain(fd int, flags int) (int, error) {
 	for {
 		n, err := unix.Open(pathOf(fd), flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 		if err != unix.EINTR {

@@ -281,6 +281,10 @@ func TestDescriptorsAreBounded(t *testing.T) {
 	require.Equal(t, unix.ENFILE, errno)
 	_, errno = c.create(rootNode, "more", unix.O_RDWR, 0o644)
 	require.Equal(t, unix.ENFILE, errno)
+	_, errno = call[fuse.EntryOut](c, opMkdir, rootNode, &fuse.MkdirIn{Mode: 0o755}, "more")
+	require.Equal(t, unix.ENFILE, errno)
+	_, errno = call[fuse.EntryOut](c, opLink, rootNode, &fuse.LinkIn{Oldnodeid: known[0]}, "more")
+	require.Equal(t, unix.ENFILE, errno)
 	_, err := os.Stat(filepath.Join(dir, "more"))
 	require.ErrorIs(t, err, os.ErrNotExist, "refused before it was made")
 	require.Equal(t, 1, strings.Count(log.String(), "ulimit -n"), log.String())
@@ -306,6 +310,12 @@ func TestDescriptorsAreBounded(t *testing.T) {
 	c.opened(c.walk("1"), unix.O_RDONLY)
 	get[none](c, opDestroy, 0, &fuse.InHeader{})
 	require.Equal(t, before+1, descriptors(t))
+}
+
+func TestNoLimitIsAMillion(t *testing.T) {
+	require.Equal(t, 1024, limitOf(1024))
+	require.Equal(t, 1<<20, limitOf(unix.RLIM_INFINITY))
+	require.Equal(t, 1<<20, limitOf(1073741816))
 }
 
 // descriptors is how many this process has.

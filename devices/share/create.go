@@ -29,16 +29,25 @@ func (n *nodes) make(h *fuse.InHeader, name string, umask uint32, out *fuse.Entr
 		return n.table.status(err)
 	}
 	defer n.table.release(d)
-	if err := n.makers.as(h.Owner, umask, func() error { return f(d.fd) }); err != nil {
-		return n.table.status(err)
-	}
-	in, st, err := n.find(d, name)
+	in, st, err := n.new(d, name, func() error {
+		return n.makers.as(h.Owner, umask, func() error { return f(d.fd) })
+	})
 	if err != nil {
 		return n.table.status(err)
 	}
 	defer n.table.release(in)
 	n.entry(out, in, &st, d)
 	return fuse.OK
+}
+
+// new has f make an entry of a folder if there is room for one more, and the table know it.
+func (n *nodes) new(d *inode, name string, f func() error) (*inode, unix.Statx_t, error) {
+	return n.meet(func() (int, error) {
+		if err := f(); err != nil {
+			return -1, err
+		}
+		return openBelow(d.fd, name, unix.O_PATH, 0)
+	})
 }
 
 // Mknod implements fuse.RawFileSystem. Devices are for root to make, here too; what they
@@ -76,10 +85,9 @@ func (n *nodes) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.
 	if i.fd < 0 {
 		return fuse.EPERM
 	}
-	if err := unix.Linkat(unix.AT_FDCWD, pathOf(i.fd), d.fd, name, unix.AT_SYMLINK_FOLLOW); err != nil {
-		return n.table.status(err)
-	}
-	got, st, err := n.find(d, name)
+	got, st, err := n.new(d, name, func() error {
+		return unix.Linkat(unix.AT_FDCWD, pathOf(i.fd), d.fd, name, unix.AT_SYMLINK_FOLLOW)
+	})
 	if err != nil {
 		return n.table.status(err)
 	}

@@ -123,6 +123,74 @@ func TestNumbersThatNobodyWasTold(t *testing.T) {
 	require.Equal(t, unix.ESTALE, errno)
 }
 
+// TestAFolderIsForgottenWhileOpen and listed then: what its descriptor was may be another
+// folder by now, of another share.
+func TestAFolderIsForgottenWhileOpen(t *testing.T) {
+	dir, secret := t.TempDir(), t.TempDir()
+	write(t, "mine", dir, "sub", "file")
+	write(t, "not to be had", secret, "file")
+	c := share(t, Config{Path: dir})
+	node := c.walk("sub")
+	want := c.attr(c.walk("sub", "file")).Ino
+	c.forget(node, 1)
+	fh := get[fuse.OpenOut](c, opOpendir, node, &fuse.OpenIn{}).Fh
+	c.forget(node, 1)
+	_, errno := call[fuse.AttrOut](c, opGetattr, node, &fuse.GetAttrIn{})
+	require.Equal(t, unix.ESTALE, errno)
+
+	other := share(t, Config{Path: secret, ReadOnly: true}) // its descriptor is the next one that is free
+	other.walk("file")
+	in := fuse.ReadIn{Fh: fh, Size: 4096}
+	b, errno := c.send(c.with(opReaddirplus, node, bytesOf(&in), nil), 4096)
+	require.Zero(t, errno)
+	entries, outs, err := fuse.ParseDirLookupEntries(b)
+	require.NoError(t, err)
+	for i, e := range entries {
+		if e.Name == "file" {
+			require.Equal(t, want, outs[i].Ino)
+		}
+	}
+	require.Len(t, entries, 3)
+
+	get[none](c, opReleasedir, node, &fuse.ReleaseIn{Fh: fh})
+	c.Reset()
+	require.EqualValues(t, 1, c.nodes.table.open.Load(), "nothing is left open but the share itself")
+}
+
+// TestNoReaderWaits for what a file of /proc or /sys may have to say some day, also where a
+// program of the host has had to give up a lease first.
+func TestNoReaderWaits(t *testing.T) {
+	dir := quickDir(t)
+	path := write(t, "text", dir, "file")
+	c := share(t, Config{Path: dir})
+	node := c.walk("file")
+	check := func(fh uint64) {
+		t.Helper()
+		flags, err := unix.FcntlInt(uintptr(c.nodes.table.handles[fh].fd), unix.F_GETFL, 0)
+		require.NoError(t, err)
+		require.NotZero(t, flags&unix.O_NONBLOCK)
+		c.release(node, fh)
+	}
+	check(c.opened(node, unix.O_RDONLY))
+
+	holder, err := os.Open(path)
+	require.NoError(t, err)
+	defer holder.Close()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGIO)
+	defer signal.Stop(asked)
+	_, err = unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	require.NoError(t, err)
+	given := make(chan error)
+	go func() {
+		<-asked
+		_, err := unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		given <- err
+	}()
+	check(c.opened(node, unix.O_WRONLY))
+	require.NoError(t, <-given)
+}
+
 // TestRequestsAtTheSameTime of one guest that opens, closes and forgets what it uses, and
 // mounts and unmounts meanwhile. No descriptor is used for a file that it is not of, and
 // none is left.

@@ -170,14 +170,21 @@ func defaultMaxOpen() (int, error) {
 	return max(limit-max(limit/4, 64), 16), nil
 }
 
-// OpenLimit is how many descriptors this process may have (RLIMIT_NOFILE).
+// mostDescriptors bounds OpenLimit. Each pins a KiB or two of the host's memory, as the
+// guest likes, and some systems set no limit at all.
+const mostDescriptors = 1 << 20
+
+// OpenLimit is how many descriptors this process may have (RLIMIT_NOFILE), but at most a
+// million.
 func OpenLimit() (int, error) {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		return 0, fmt.Errorf("the limit of open files: %w", err)
 	}
-	return int(min(l.Cur, 1<<30)), nil
+	return limitOf(l.Cur), nil
 }
+
+func limitOf(files uint64) int { return int(min(files, mostDescriptors)) }
 
 // Reset forgets all that the guest knows and has open, as if it had unmounted.
 func (s *Share) Reset() {

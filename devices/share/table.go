@@ -40,8 +40,8 @@ type inode struct {
 // A handle is a file or folder that the guest has open.
 type handle struct {
 	id    uint64
-	inode *inode
-	fd    int // -1 as in inode
+	inode *inode // held: the guest may forget it before it closes this
+	fd    int    // -1 as in inode
 	kind  uint32
 
 	mu   sync.Mutex // of a folder: a reader at a time
@@ -49,8 +49,8 @@ type handle struct {
 	held held
 }
 
-// held counts who uses a descriptor: the table, and requests under way. The last one
-// closes it.
+// held counts who uses a descriptor: the table, handles, and requests under way. The last
+// one closes it.
 type held struct{ n atomic.Int64 }
 
 // A table has all inodes and handles, by the numbers that the guest was told.
@@ -157,6 +157,7 @@ func (t *table) releaseHandle(h *handle) {
 			_ = unix.Close(h.fd)
 		}
 		t.free()
+		t.release(h.inode)
 	}
 }
 
@@ -204,10 +205,11 @@ func (t *table) forget(id, n uint64) {
 }
 
 // opened takes the descriptor of a file that the guest has opened, for which there was
-// room (reserve).
+// room (reserve). The caller holds the inode.
 func (t *table) opened(in *inode, fd int) uint64 {
 	h := &handle{inode: in, fd: fd, kind: in.kind}
 	h.held.n.Store(1)
+	in.held.n.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.last++

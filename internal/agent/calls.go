@@ -21,6 +21,7 @@ type Calls struct {
 
 	mu      sync.Mutex
 	client  *Client
+	only    bool          // there will be no other
 	refused error         // by the last caller, ErrGuest with its reason
 	changed chan struct{} // closed when one of the two is set
 }
@@ -69,6 +70,13 @@ func (c *Calls) greet(conn net.Conn) {
 		return // it calls again
 	}
 	c.mu.Lock()
+	if c.only {
+		c.mu.Unlock()
+		if client != nil {
+			_ = client.Close()
+		}
+		return
+	}
 	before := c.client
 	c.client, c.refused = client, err
 	close(c.changed)
@@ -101,6 +109,16 @@ func (c *Calls) Client(ctx context.Context) (*Client, error) {
 			return nil, ErrHungUp
 		}
 	}
+}
+
+// Only takes no more calls: the client that is there stays the one that counts. Before a
+// guest runs anything but its agent, nobody else can have called; later any of its users
+// can, and could take the agent's place.
+func (c *Calls) Only() {
+	_ = c.listener.Close()
+	c.mu.Lock()
+	c.only = true
+	c.mu.Unlock()
 }
 
 // lastWords is how long a guest may take to give up what it does.

@@ -83,7 +83,7 @@ func connect(ctx context.Context, conn io.ReadWriteCloser, every time.Duration, 
 		_ = conn.Close()
 		return nil, err
 	}
-	session, err := yamux.Client(conn, config())
+	session, err := yamux.Client(&incoming{ReadWriteCloser: conn}, config())
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -117,20 +117,23 @@ func (c *Client) Rest(resting bool) { c.resting.Store(resting) }
 // heartbeat closes a session whose other side is silent. It counts ticks and not
 // time, because the host itself may have been stopped meanwhile. Each question
 // is asked whether the last was answered or not: its interrupt may wake a machine
-// that has lost one (ARCHITECTURE.md).
+// that has lost one (ARCHITECTURE.md). A paused one is asked nothing: it may be so for
+// days, and the questions would wait for it.
 func (c *Client) heartbeat(every time.Duration, patience int) {
 	ticks := time.NewTicker(every)
 	defer ticks.Stop()
 	answers := make(chan struct{}, 1)
 	for silent := 0; silent < patience; silent++ {
-		c.watch.Go(func() {
-			if _, err := c.session.Ping(); err == nil {
-				select {
-				case answers <- struct{}{}:
-				default:
+		if !c.resting.Load() {
+			c.watch.Go(func() {
+				if _, err := c.session.Ping(); err == nil {
+					select {
+					case answers <- struct{}{}:
+					default:
+					}
 				}
-			}
-		})
+			})
+		}
 		select {
 		case <-c.session.CloseChan():
 			return

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/yamux"
 	"github.com/stretchr/testify/require"
 )
 
@@ -33,12 +34,11 @@ func TestStarted(t *testing.T) {
 	require.Empty(t, stderr.String())
 }
 
-// TestRest: a paused guest is not taken for one that hangs, until it is resumed.
+// TestRest: a paused guest is not taken for one that hangs, and not asked, until it is resumed.
 func TestRest(t *testing.T) {
 	host, guest := net.Pipe()
 	heard := make(chan struct{}, 1000)
 	go func() {
-		_ = writeFrame(guest, hello{Version: version})
 		b := make([]byte, 12) // a question
 		for {
 			if _, err := io.ReadFull(guest, b); err != nil {
@@ -47,13 +47,15 @@ func TestRest(t *testing.T) {
 			heard <- struct{}{}
 		}
 	}()
-	c, err := connect(t.Context(), host, time.Millisecond, 20)
+	session, err := yamux.Client(host, config())
 	require.NoError(t, err)
+	const every, patience = time.Millisecond, 20
+	c := &Client{session: session, patience: patience * every}
 	c.Rest(true)
-	for range 100 {
-		<-heard
-	}
+	c.watch.Go(func() { c.heartbeat(every, patience) })
+	time.Sleep(2 * patience * every)
 	require.False(t, c.Lost())
+	require.Empty(t, heard)
 	c.Rest(false)
 	_, err = c.Run(t.Context(), Command{Argv: []string{"true"}})
 	require.ErrorIs(t, err, ErrSilent)

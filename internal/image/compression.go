@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
+	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
@@ -41,6 +42,48 @@ func detect(head []byte) compression {
 		return xzipped
 	}
 	return plain
+}
+
+// How much may come out of a stream: a few MiB of zstd can be petabytes of zeros. Gzip
+// makes of a byte 1032 at most (RFC 1951: a match of 258 bytes takes two bits), and tars of
+// programs and data compress by less than 20.
+const (
+	alwaysUnpacked = 1 << 30 // this much, however small the stream is
+	maxRatio       = 1200
+	mostUnpacked   = 1 << 40
+)
+
+// maxUnpacked is how many bytes may be in a stream of packed bytes.
+func maxUnpacked(packed int64) int64 {
+	return max(packed, alwaysUnpacked, maxRatio*min(packed, mostUnpacked/maxRatio))
+}
+
+// bounded reads no more than most allows, and fails when there is more.
+type bounded struct {
+	r    io.Reader
+	n    *int64 // bytes that were read
+	most func() int64
+}
+
+func (b bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	*b.n += int64(n)
+	if most := b.most(); *b.n > most {
+		return 0, fmt.Errorf("%w: more than %d MiB are in it, and husk takes no more for its size", ErrFormat, most>>20)
+	}
+	return n, err
+}
+
+// counted tells how many bytes were read.
+type counted struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // unpack reads what is in a stream. Close frees what the unpacking needs, not r.

@@ -177,7 +177,7 @@ func FuzzArchive(f *testing.F) {
 			layers, err := s.Layers(i)
 			require.NoError(t, err)
 			for _, l := range layers {
-				require.NoError(t, l.verify())
+				require.NoError(t, l.verify(context.Background()))
 			}
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
@@ -23,9 +24,14 @@ const defaultDockerHost = "unix:///var/run/docker.sock"
 type daemon struct {
 	socket string
 	base   *http.Transport
+	stall  time.Duration // how long it may be silent
 }
 
-func newDaemon(host string) (*daemon, error) {
+// slowExport is how many times as long the daemon may be silent before an archive: it
+// writes all layers to its disk first.
+const slowExport = 20
+
+func newDaemon(host string, stall time.Duration) (*daemon, error) {
 	host = cmp.Or(host, defaultDockerHost)
 	socket, ok := strings.CutPrefix(host, "unix://")
 	if !ok || socket == "" {
@@ -33,15 +39,32 @@ func newDaemon(host string) (*daemon, error) {
 	}
 	base := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			return (&net.Dialer{Timeout: 15 * time.Second}).DialContext(ctx, "unix", socket)
 		},
 		DisableCompression: true,
 	}
-	return &daemon{socket, base}, nil
+	return &daemon{socket, base, stall}, nil
 }
 
-// get asks for something of an image.
-func (d *daemon) get(ctx context.Context, ref Reference, what string) (io.ReadCloser, error) {
+// get asks for something of an image, and waits so long for an answer to begin. The body
+// is as a registry's.
+func (d *daemon) get(ctx context.Context, ref Reference, what string, patience time.Duration) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(patience, func() { cancel(errStalled) })
+	resp, err := d.ask(ctx, ref, what)
+	timer.Stop()
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errStalled) {
+			err = fmt.Errorf("the daemon of Docker at %s: %w: nothing for %v", d.socket, errStalled, patience)
+		}
+		cancel(nil)
+		return nil, err
+	}
+	return &body{ReadCloser: resp, cancel: cancel, timer: timer, patience: d.stall, ctx: ctx}, nil
+}
+
+// ask asks for something of an image.
+func (d *daemon) ask(ctx context.Context, ref Reference, what string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/images/"+ref.Familiar()+what, nil)
 	if err != nil {
 		return nil, err
@@ -63,14 +86,14 @@ func (d *daemon) get(ctx context.Context, ref Reference, what string) (io.ReadCl
 	}
 	_ = json.NewDecoder(io.LimitReader(resp.Body, maxManifest)).Decode(&answer)
 	if resp.StatusCode == http.StatusNotFound {
-		return nil, fmt.Errorf("%w in Docker's daemon: %s", ErrNotFound, answer.Message)
+		return nil, fmt.Errorf("%w in Docker's daemon: %s", ErrNotFound, plainLine(answer.Message))
 	}
-	return nil, fmt.Errorf("the daemon of Docker: %s: %s", resp.Status, answer.Message)
+	return nil, fmt.Errorf("the daemon of Docker: %s: %s", plainLine(resp.Status), plainLine(answer.Message))
 }
 
 // id is what the daemon calls an image.
 func (d *daemon) id(ctx context.Context, ref Reference) (v1.Hash, error) {
-	body, err := d.get(ctx, ref, "/json")
+	body, err := d.get(ctx, ref, "/json", d.stall)
 	if err != nil {
 		return v1.Hash{}, err
 	}
@@ -95,7 +118,7 @@ func (s *Store) loadFromDaemon(ctx context.Context, ref Reference, o PullOptions
 			err = fmt.Errorf("%s:%s: %w", FromDaemon, ref.Familiar(), err)
 		}
 	}()
-	d, err := newDaemon(o.DockerHost)
+	d, err := newDaemon(o.DockerHost, o.stall)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +134,7 @@ func (s *Store) loadFromDaemon(ctx context.Context, ref Reference, o PullOptions
 	if r := ix.byID(id); r != nil && s.whole(r) {
 		return s.name(ctx, id, ref)
 	}
-	body, err := d.get(ctx, ref, "/get")
+	body, err := d.get(ctx, ref, "/get", slowExport*d.stall)
 	if err != nil {
 		return nil, err
 	}

@@ -1,14 +1,17 @@
 package image
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -76,4 +79,38 @@ func TestDaemon(t *testing.T) {
 	require.ErrorContains(t, err, "unix:///PATH")
 	_, err = s.Pull(context.Background(), "docker-daemon:app:1", quick(func(o *PullOptions) { o.DockerHost = "unix:///nosuch.sock" }))
 	require.ErrorContains(t, err, "does not run")
+}
+
+// TestDaemonSilent: one that says nothing, or nothing more, is not waited for without end.
+func TestDaemonSilent(t *testing.T) {
+	for what, says := range map[string]string{
+		"nothing": "",
+		"a part":  "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{",
+	} {
+		t.Run(what, func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "docker.sock")
+			l, err := net.Listen("unix", socket)
+			require.NoError(t, err)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+					_, _ = io.WriteString(c, says)
+				}
+				_, _ = io.Copy(io.Discard, c) // until husk has enough
+				_ = c.Close()
+			}()
+			s := newStore(t)
+			_, err = s.Pull(context.Background(), "docker-daemon:app:1", quick(func(o *PullOptions) {
+				o.DockerHost, o.stall = "unix://"+socket, 50*time.Millisecond
+			}))
+			require.ErrorIs(t, err, errStalled)
+			require.NoError(t, l.Close())
+			<-done
+		})
+	}
 }

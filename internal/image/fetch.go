@@ -90,7 +90,7 @@ func (f *fetcher) fetch(ctx context.Context, from origin, d v1.Descriptor, diffI
 
 // fetchInto fetches into a file that may have the beginning.
 func (f *fetcher) fetchInto(ctx context.Context, file *os.File, from origin, d v1.Descriptor, diffID v1.Hash) (layerRecord, error) {
-	check, err := newChecker(d.Digest.Algorithm, diffID.Algorithm)
+	check, err := newChecker(ctx, d.Digest.Algorithm, diffID.Algorithm, maxUnpacked(d.Size))
 	if err != nil {
 		return layerRecord{}, err
 	}
@@ -136,13 +136,16 @@ func (s *Store) keep(file *os.File, l layerRecord) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(file.Chmod(0o400), file.Sync()); err != nil {
+	if err := file.Sync(); err != nil {
 		return err
 	}
 	if err := s.putFile(s.notePath(l.Digest), note); err != nil {
 		return err
 	}
-	return os.Rename(file.Name(), s.blobPath(l.Digest))
+	if err := os.Rename(file.Name(), s.blobPath(l.Digest)); err != nil {
+		return err
+	}
+	return file.Chmod(0o400) // last: what is left of an interrupted pull must be writable
 }
 
 // A transfer is a layer on its way into a file.

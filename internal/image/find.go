@@ -45,7 +45,7 @@ func (s *Store) Find(ctx context.Context, name string, policy Policy, o PullOpti
 	}
 	i, err := s.Get(name)
 	if err == nil {
-		err = s.check(i, o)
+		err = plainly(s.check(i, o))
 	}
 	switch {
 	case err == nil:

@@ -21,8 +21,13 @@ import (
 func TestDiskFull(t *testing.T) {
 	h := newHub(t)
 	name := h.push(t, "x", "1", anImage(t, 1))
-	for mode, says := range map[string]string{"small": "MiB are needed", "filling": "no space left on device"} {
+	says := map[string]string{"small": "MiB are needed", "filling": "no space left on device", "archive": "32 MiB are needed"}
+	for mode, says := range says {
 		t.Run(mode, func(t *testing.T) {
+			name := name
+			if mode == "archive" {
+				name = "docker-archive:" + fileOf(t, zeros(1<<10)).Name()
+			}
 			self, err := os.Executable()
 			require.NoError(t, err)
 			dir := t.TempDir()

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"hash"
@@ -36,12 +37,12 @@ func (l Layer) Open() (io.ReadCloser, error) {
 }
 
 // verify reads the layer to its end.
-func (l Layer) verify() error {
+func (l Layer) verify(ctx context.Context) error {
 	r, err := l.Open()
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, r)
+	_, err = io.Copy(io.Discard, reader{ctx, r})
 	return errors.Join(err, r.Close())
 }
 

@@ -10,7 +10,8 @@ import (
 
 // Load brings all images of an archive into the store: what docker save writes, or a tar
 // of an OCI layout, compressed or not, or the folder of a layout. name is what one that has
-// no name in there is called; "" for none.
+// no name in there is called; "" for none. With an error come those that were loaded
+// before it.
 func (s *Store) Load(ctx context.Context, f *os.File, name string, o PullOptions) ([]*Image, error) {
 	o.anyPlatform = o.Platform.OS == ""
 	o = o.withDefaults()
@@ -39,8 +40,9 @@ func (s *Store) Load(ctx context.Context, f *os.File, name string, o PullOptions
 		return nil
 	})
 	s.release(adding, err)
+	_ = s.sweep() // if it fails, the next one tries
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		return list, plainly(fmt.Errorf("%s: %w", f.Name(), err))
 	}
 	return list, nil
 }
@@ -50,7 +52,7 @@ func (s *Store) load(ctx context.Context, src Source, o PullOptions) (_ []*Image
 	if src.Transport == FromDaemon {
 		return s.loadFromDaemon(ctx, src.Reference, o)
 	}
-	f, err := os.Open(src.Path)
+	f, err := OpenArchive(src.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w; a relative path is one of the current directory", src, err)
 	}
@@ -117,7 +119,7 @@ func (s *Store) loadTree(ctx context.Context, t tree, tag string, o PullOptions,
 	for _, c := range list {
 		i, err := s.ingest(ctx, from, c, o)
 		if err != nil {
-			return nil, err
+			return images, err
 		}
 		images = append(images, i)
 	}

@@ -5,15 +5,19 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // An entry is one of a test's tar.
@@ -113,6 +117,45 @@ func TestLoadFromPipe(t *testing.T) {
 	require.NoError(t, err)
 	requireImage(t, s, list[0], b)
 	require.Equal(t, []string{"named:1"}, list[0].Names)
+}
+
+// TestLoadInterrupted: a FIFO that nobody writes to, or goes on to, is not waited for
+// without end.
+func TestLoadInterrupted(t *testing.T) {
+	for what, prepare := range map[string]func(t *testing.T, path string) *os.File{
+		"nobody writes": func(*testing.T, string) *os.File { return nil },
+		"silent": func(t *testing.T, path string) *os.File {
+			w, err := os.OpenFile(path, os.O_RDWR, 0)
+			require.NoError(t, err)
+			return w
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "fifo")
+			require.NoError(t, unix.Mkfifo(path, 0o600))
+			if w := prepare(t, path); w != nil {
+				defer w.Close()
+			}
+			ctx, cancel := context.WithCancelCause(context.Background())
+			enough := errors.New("enough")
+			time.AfterFunc(20*time.Millisecond, func() { cancel(enough) })
+			_, err := newStore(t).Pull(ctx, "docker-archive:"+path, quick())
+			require.ErrorIs(t, err, enough)
+		})
+	}
+	// One that is written to is read, though the writer comes late.
+	path := filepath.Join(t.TempDir(), "fifo")
+	require.NoError(t, unix.Mkfifo(path, 0o600))
+	s, b := newStore(t), anImage(t, 1)
+	r, err := OpenArchive(path)
+	require.NoError(t, err)
+	defer r.Close()
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile(path, dockerTar(t, b), 0) }()
+	list, err := s.Load(context.Background(), r, "", quick())
+	require.NoError(t, err)
+	requireImage(t, s, list[0], b)
+	require.NoError(t, <-written)
 }
 
 func TestLoadOtherPlatform(t *testing.T) {
@@ -230,6 +273,33 @@ func TestLayout(t *testing.T) {
 	require.ErrorContains(t, err, "escapes")
 }
 
+// TestLoadSome: those that were loaded before one that is broken are told of.
+func TestLoadSome(t *testing.T) {
+	one, two := anImage(t, 1), anImage(t, 2)
+	var entries []entry
+	var list []dockerImage
+	for n, b := range []*built{one, two} {
+		i := dockerImage{Config: b.id().Hex + ".json", RepoTags: []string{fmt.Sprint("app:", n+1)}}
+		entries = append(entries, entry{name: i.Config, text: b.config})
+		for k, l := range b.layers {
+			name := fmt.Sprint(n, "-", k)
+			if b == two && k == 2 {
+				l = l[:len(l)/2]
+			}
+			entries = append(entries, entry{name: name, text: l})
+			i.Layers = append(i.Layers, name)
+		}
+		list = append(list, i)
+	}
+	text, err := json.Marshal(list)
+	require.NoError(t, err)
+	s := newStore(t)
+	images, err := s.Load(context.Background(), fileOf(t, writeTar(t, append(entries, entry{name: "manifest.json", text: text})...)), "", quick())
+	require.ErrorIs(t, err, ErrFormat)
+	require.Len(t, images, 1)
+	requireImage(t, s, images[0], one)
+}
+
 // TestSaveAndLoad: what is saved is what was there, and it is the same each time.
 func TestSaveAndLoad(t *testing.T) {
 	h, s := newHub(t), newStore(t)
@@ -280,9 +350,48 @@ func TestSaveAndLoad(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "layout")
 	require.ErrorIs(t, s.SaveFolder(context.Background(), dir, []string{first}), ErrDigest)
+	require.NoDirExists(t, dir)
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	require.ErrorIs(t, s.SaveFolder(context.Background(), dir, []string{first}), ErrDigest)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// TestSaveSHA512: names that are long make no trouble in a tar.
+func TestSaveSHA512(t *testing.T) {
+	long := func(p []byte) v1.Hash {
+		h, err := v1.Hasher("sha512")
+		require.NoError(t, err)
+		h.Write(p)
+		return sumOf("sha512", h)
+	}
+	b := anImage(t, 1, func(b *built, c *v1.ConfigFile) {
+		for _, p := range b.tars {
+			c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, long(p))
+		}
+	})
+	m := v1.Manifest{SchemaVersion: 2, MediaType: b.manifestType, Config: v1.Descriptor{MediaType: b.configType, Size: int64(len(b.config)), Digest: long(b.config)}}
+	for n, l := range b.layers {
+		m.Layers = append(m.Layers, v1.Descriptor{MediaType: b.types[n], Size: int64(len(l)), Digest: long(l)})
+	}
+	var err error
+	b.manifest, err = json.Marshal(m)
+	require.NoError(t, err)
+	dir := aLayout(t, map[string]*built{"example.com/x:1": b})
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "blobs", "sha512"), 0o700))
+	for _, p := range append(b.layers, b.config) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, blobName(long(p))), p, 0o600))
+	}
+	s := newStore(t)
+	i := pull(t, s, "oci:"+dir)
+	for _, format := range []Format{DockerArchive, OCIArchive} {
+		var saved bytes.Buffer
+		require.NoError(t, s.Save(context.Background(), &saved, []string{i.Names[0]}, format))
+		list, err := newStore(t).Load(context.Background(), fileOf(t, saved.Bytes()), "", quick())
+		require.NoError(t, err)
+		require.Equal(t, i.Names, list[0].Names)
+	}
 }
 
 // damage changes a byte in the middle of a file.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -27,6 +28,10 @@ const pollLock = 20 * time.Millisecond
 func lockFile(ctx context.Context, path string, how int) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		// Earlier versions, when they were killed, left files that are read-only.
+		if errors.Is(err, fs.ErrPermission) && os.Chmod(path, 0o600) == nil {
+			f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		}
 		if err != nil {
 			return nil, err
 		}

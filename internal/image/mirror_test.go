@@ -79,6 +79,32 @@ func TestMirrorFails(t *testing.T) {
 	require.ErrorContains(t, err, "registry "+origin.host)
 }
 
+// TestMirrorWithoutHead: a mirror that knows no HEAD is asked by GET.
+func TestMirrorWithoutHead(t *testing.T) {
+	for _, code := range []int{http.StatusMethodNotAllowed, http.StatusNotImplemented} {
+		origin, mirror := newHub(t), newHub(t)
+		name := origin.push(t, "app", "1", anImage(t, 1))
+		mirror.push(t, "app", "1", anImage(t, 1))
+		newer := anImage(t, 2)
+		mirror.behave(func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodHead {
+					w.WriteHeader(code)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		})
+		s, n := newStore(t), &notes{}
+		mirrored := func(o *PullOptions) { o.Mirrors, o.Progress = []string{mirror.URL}, n }
+		pull(t, s, name, mirrored)
+		mirror.push(t, "app", "1", newer)
+		requireImage(t, s, pull(t, s, name, mirrored), newer)
+		require.Empty(t, n.all())
+		require.Empty(t, origin.requests(""))
+	}
+}
+
 func TestSettings(t *testing.T) {
 	dir := t.TempDir()
 	env := func(name string) string { return map[string]string{"XDG_CONFIG_HOME": dir, "HOME": "/home/anna"}[name] }

@@ -99,11 +99,15 @@ func (r *registry) manifest(ctx context.Context, id string) (text []byte, mediaT
 }
 
 // digest asks for a manifest's digest alone: registries that count requests do not count
-// this one. It is "" if that cannot be told.
+// this one. It is "" if that cannot be told: a mirror that answers, but not this, is asked
+// for the manifest next.
 func (r *registry) digest(ctx context.Context, id string) (digest string) {
 	_ = r.each(ctx, func(e *endpoint) error {
 		resp, err := e.get(ctx, http.MethodHead, "manifests", id, http.Header{"Accept": {manifestTypes}}, http.StatusOK)
-		if err != nil {
+		switch {
+		case statusOf(err) != 0:
+			return nil
+		case err != nil:
 			return err
 		}
 		digest = resp.Header.Get("Docker-Content-Digest")

@@ -44,6 +44,9 @@ func (o PullOptions) withDefaults() PullOptions {
 	if o.Progress == nil {
 		o.Progress = silent{}
 	}
+	if _, done := o.Progress.(plainProgress); !done {
+		o.Progress = plainProgress{o.Progress}
+	}
 	o.firstWait = cmp.Or(o.firstWait, firstWait)
 	o.stall = cmp.Or(o.stall, stall)
 	return o
@@ -63,11 +66,12 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (*Image, e
 	}
 	i, err := s.pull(ctx, src, o)
 	s.release(adding, err)
+	_ = s.sweep() // if it fails, the next one tries
 	if err != nil && context.Cause(ctx) != nil && !errors.Is(err, context.Cause(ctx)) {
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, plainly(err)
 	}
 	return i, nil
 }

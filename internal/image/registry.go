@@ -139,8 +139,8 @@ func (e *endpoint) get(ctx context.Context, method, what, id string, header http
 		cancel(nil)
 		return nil, e.explain(err)
 	}
+	timer.Stop()
 	b := &body{ReadCloser: resp.Body, cancel: cancel, timer: timer, patience: e.stall, ctx: ctx}
-	timer.Reset(e.stall)
 	resp.Body = b
 	if err := checkStatus(resp, wanted...); err != nil {
 		_ = b.Close()
@@ -157,7 +157,8 @@ func (l withLogin) loginFor(resp *http.Response) error {
 	return nil
 }
 
-// A body is an answer's, with an end to patience.
+// A body is an answer's, with an end to patience. Its timer runs while it is read: between
+// the reads it is husk that is slow.
 type body struct {
 	io.ReadCloser
 	ctx      context.Context
@@ -167,10 +168,9 @@ type body struct {
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	b.timer.Reset(b.patience)
 	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.timer.Reset(b.patience)
-	}
+	b.timer.Stop()
 	if err != nil && !errors.Is(err, io.EOF) && context.Cause(b.ctx) != nil {
 		err = context.Cause(b.ctx)
 	}

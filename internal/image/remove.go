@@ -55,8 +55,7 @@ func (ix *index) remove(r *record, name string, force bool) (Removal, error) {
 			return done, nil
 		}
 	case err == nil && ref.Digest != "":
-		r.Digests = slices.DeleteFunc(r.Digests, func(d string) bool { return d == ref.Familiar() })
-		done.Untagged = []string{ref.Familiar()}
+		done.Untagged = r.untagDigest(ref)
 		if len(r.Names) > 0 || len(r.Digests) > 0 {
 			return done, nil
 		}
@@ -67,6 +66,26 @@ func (ix *index) remove(r *record, name string, force bool) (Removal, error) {
 	done.Deleted = []v1.Hash{r.ID}
 	ix.Images = slices.DeleteFunc(ix.Images, func(other *record) bool { return other == r })
 	return done, nil
+}
+
+// untagDigest takes a name with a digest from the image. One that has the digest of the
+// image's own manifest means those that the repository has for the lists it came from.
+func (r *record) untagDigest(ref Reference) (gone []string) {
+	means := func(d string) bool { return d == ref.Familiar() }
+	if !slices.ContainsFunc(r.Digests, means) {
+		means = func(d string) bool {
+			repository, _, _ := strings.Cut(d, "@")
+			return repository == ref.familiarRepository()
+		}
+	}
+	r.Digests = slices.DeleteFunc(r.Digests, func(d string) bool {
+		if means(d) {
+			gone = append(gone, d)
+			return true
+		}
+		return false
+	})
+	return gone
 }
 
 // repositories are those that have names for the image.
@@ -107,15 +126,11 @@ func (s *Store) collect() error {
 	if err := os.WriteFile(s.path("garbage"), nil, 0o600); err != nil && !isFull(err) {
 		return err
 	}
-	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	lock, err := s.alone()
+	if err != nil || lock == nil {
 		return err
 	}
 	defer lock.Close()
-	locked, err := tryLock(lock, exclusive)
-	if err != nil || !locked {
-		return err
-	}
 	ix, err := s.readIndex()
 	if err != nil {
 		return err
@@ -132,10 +147,7 @@ func (s *Store) collect() error {
 	}); err != nil {
 		return err
 	}
-	if err := s.collectFrom("partial", func(_ string, e fs.DirEntry) bool {
-		info, err := e.Info()
-		return err == nil && time.Since(info.ModTime()) > keepPartial
-	}); err != nil {
+	if err := s.collectFrom("partial", isOld); err != nil {
 		return err
 	}
 	busy := false
@@ -153,6 +165,20 @@ func (s *Store) collect() error {
 		return err
 	}
 	return nil
+}
+
+// alone has nobody add to the store until the file is closed. It is nil if someone is
+// adding now.
+func (s *Store) alone() (*os.File, error) {
+	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	locked, err := tryLock(lock, exclusive)
+	if err != nil || !locked {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
 }
 
 // collectFrom removes the files below a folder of the store that are garbage.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -77,6 +78,18 @@ func TestRemoveByID(t *testing.T) {
 	require.Empty(t, s.files(t, "blobs"))
 }
 
+// TestRemoveByManifest: the digest of its own manifest names an image that came from a list.
+func TestRemoveByManifest(t *testing.T) {
+	h, s := newHub(t), newStore(t)
+	b := anImage(t, 1)
+	_, list := h.pushList(t, "x", "1", map[string]*built{"linux/amd64": b})
+	listed, own := h.host+"/x@"+sum(list).String(), h.host+"/x@"+sum(b.manifest).String()
+	pull(t, s, listed)
+	done := remove(t, s, own, false)
+	require.Equal(t, Removal{Untagged: []string{listed}, Deleted: []v1.Hash{b.id()}}, done)
+	require.Empty(t, s.files(t, "blobs"))
+}
+
 // TestRemoveBesidePull: a pull keeps what it has, and what could not be collected goes
 // when it ends.
 func TestRemoveBesidePull(t *testing.T) {
@@ -147,7 +160,32 @@ func TestOldPartials(t *testing.T) {
 		require.NoError(t, os.Chtimes(path, then, then))
 	}
 	name := h.push(t, "x", "1", anImage(t, 1))
+	require.NoError(t, os.MkdirAll(s.path("roots", "list-1"), 0o700))
+	drafts := []string{s.path(".index.json.123"), s.path("blobs", "sha256", ".draft-1"), s.path("roots", "list-1", "x"+draftSuffix)}
+	for _, path := range drafts {
+		require.NoError(t, os.WriteFile(path, []byte("x"), 0o600))
+	}
 	pull(t, s, name)
-	remove(t, s, name, false)
-	require.Equal(t, []string{"partial/new"}, s.files(t, "partial"))
+	require.Equal(t, []string{"partial/new"}, s.files(t, "partial"), "nobody has removed an image")
+	for _, path := range drafts {
+		require.NoFileExists(t, path)
+	}
+}
+
+// TestOldRoots: those of another version of husk go when one is built, unless they are used.
+func TestOldRoots(t *testing.T) {
+	h, s := newHub(t), newStore(t)
+	i := pull(t, s, h.push(t, "x", "1", anImage(t, 1)))
+	old, err := s.Root(context.Background(), i, "list-1", listing(0))
+	require.NoError(t, err)
+	other, err := s.Root(context.Background(), i, "list-2", listing(0))
+	require.NoError(t, err)
+	require.FileExists(t, old.Name())
+	require.NoError(t, old.Close())
+	third, err := s.Root(context.Background(), i, "list-3", listing(0))
+	require.NoError(t, err)
+	require.NoDirExists(t, filepath.Dir(old.Name()))
+	require.FileExists(t, other.Name())
+	require.NoError(t, other.Close())
+	require.NoError(t, third.Close())
 }

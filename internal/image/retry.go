@@ -45,6 +45,7 @@ func checkStatus(resp *http.Response, wanted ...int) error {
 	if err == nil {
 		return nil
 	}
+	err = foreignError{err}
 	seconds, bad := strconv.Atoi(resp.Header.Get("Retry-After"))
 	if bad != nil || seconds < 0 {
 		return err

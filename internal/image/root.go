@@ -21,7 +21,7 @@ var rootKey = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,63}$`)
 // at the same time, in this process or another, waits. If build fails, or ctx ends, nothing
 // is left. Images with the same layers share a root.
 //
-// key names the format and the version of what build makes, as "erofs-1".
+// key names the format and the version of what build makes, as "erofs-2".
 //
 // As long as the file is open, its name stays: another process can be told to open
 // f.Name(), and once it has, f can be closed. That image may be removed at any time.
@@ -34,7 +34,13 @@ func (s *Store) Root(ctx context.Context, i *Image, key string, build func(ctx c
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", i, err)
 	}
-	defer s.release(adding, nil)
+	built := false
+	defer func() {
+		s.release(adding, nil)
+		if built {
+			_ = s.dropRoots(key) // if it fails, the next one tries
+		}
+	}()
 	ix, err := s.readIndex()
 	if err != nil {
 		return nil, err
@@ -52,8 +58,9 @@ func (s *Store) Root(ctx context.Context, i *Image, key string, build func(ctx c
 	}
 	f, err = s.makeRoot(ctx, i, path, build)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", i, explain(err))
+		return nil, plainly(fmt.Errorf("image %s: %w", i, explain(err)))
 	}
+	built = true
 	return f, nil
 }
 
@@ -74,6 +81,9 @@ func (s *Store) makeRoot(ctx context.Context, i *Image, path string, build func(
 		return nil, errors.Join(err, os.Remove(draft.Name()))
 	}
 	if err := errors.Join(os.Rename(draft.Name(), path), syncDir(filepath.Dir(path))); err != nil {
+		return nil, err
+	}
+	if err := draft.Chmod(0o400); err != nil { // not before: a draft that is left must be writable
 		return nil, err
 	}
 	// The lock is the file's, whatever its name, and would keep ourselves out.
@@ -125,10 +135,13 @@ func (s *Store) buildRoot(ctx context.Context, i *Image, w *os.File, build func(
 	if err != nil {
 		return err
 	}
+	if err := s.room(i.record.size()); err != nil { // a root is about as large as its tars
+		return err
+	}
 	err = build(ctx, w, layers)
 	for _, l := range layers {
 		if err == nil && !l.read.Load() { // by build, to its end
-			err = l.verify()
+			err = l.verify(ctx)
 		}
 	}
 	if err != nil {
@@ -137,7 +150,7 @@ func (s *Store) buildRoot(ctx context.Context, i *Image, w *os.File, build func(
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	return errors.Join(w.Chmod(0o400), w.Sync())
+	return w.Sync()
 }
 
 // discardDamaged removes the layers that are not any more what they were, so that they

@@ -121,11 +121,11 @@ func TestLayerReader(t *testing.T) {
 	_, err = r.Read(make([]byte, 1))
 	require.ErrorIs(t, err, os.ErrClosed)
 	l.TarSize = 1000
-	require.ErrorIs(t, l.verify(), ErrDigest, "more than there should be")
+	require.ErrorIs(t, l.verify(context.Background()), ErrDigest, "more than there should be")
 	l = layers[1]
 	l.DiffID = layers[0].DiffID
-	require.ErrorIs(t, l.verify(), ErrDigest)
-	require.NoError(t, layers[1].verify())
+	require.ErrorIs(t, l.verify(context.Background()), ErrDigest)
+	require.NoError(t, layers[1].verify(context.Background()))
 	require.True(t, layers[1].read.Load())
 }
 

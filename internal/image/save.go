@@ -38,7 +38,9 @@ func (s *Store) Save(ctx context.Context, w io.Writer, names []string, format Fo
 // SaveFolder writes images as an OCI layout into a folder, which must be empty or not there.
 // If it fails, what it has written is removed.
 func (s *Store) SaveFolder(ctx context.Context, dir string, names []string) error {
-	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+	err := os.Mkdir(dir, 0o777)
+	made := err == nil
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	there, err := os.ReadDir(dir)
@@ -51,6 +53,9 @@ func (s *Store) SaveFolder(ctx context.Context, dir string, names []string) erro
 	if err := s.save(ctx, folderSink(dir), names, OCIFolder); err != nil {
 		for _, name := range []string{"blobs", "index.json", "oci-layout"} {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name)))
+		}
+		if made {
+			err = errors.Join(err, os.Remove(dir))
 		}
 		return err
 	}
@@ -282,10 +287,7 @@ func sameBlobs(manifest []v1.Descriptor, layers []Layer) bool {
 type tarSink struct{ w *tar.Writer }
 
 func (t *tarSink) file(name string, size int64, write func(io.Writer) error) error {
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
-	if size >= 1<<33 {
-		h.Format = tar.FormatPAX
-	}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0)}
 	if err := t.w.WriteHeader(h); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"strings"
@@ -92,13 +93,14 @@ func (s *Store) openArchive(ctx context.Context, f *os.File) (tree, error) {
 			return indexArchive(ctx, f)
 		}
 	}
-	return s.spool(ctx, f)
+	return s.spool(ctx, waiting{ctx, f})
 }
 
 // spool unpacks a stream with a tar into the store. The file has no name there, so that
 // nothing is left of it whatever happens.
 func (s *Store) spool(ctx context.Context, r io.Reader) (tree, error) {
-	unpacked, _, err := unpack(reader{ctx, r})
+	packed := &counted{r: reader{ctx, r}}
+	unpacked, kind, err := unpack(packed)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
@@ -109,7 +111,11 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (tree, error) {
 	}
 	err = os.Remove(f.Name())
 	if err == nil {
-		_, err = io.Copy(f, unpacked)
+		most := func() int64 { return maxUnpacked(packed.n) }
+		if kind == plain { // as much as comes
+			most = func() int64 { return math.MaxInt64 }
+		}
+		_, err = io.Copy(&spooling{store: s, w: f}, bounded{reader{ctx, unpacked}, new(int64), most})
 	}
 	var t tree
 	if err == nil {
@@ -119,6 +125,30 @@ func (s *Store) spool(ctx context.Context, r io.Reader) (tree, error) {
 		return nil, errors.Join(explain(err), f.Close())
 	}
 	return t, nil
+}
+
+// While an archive is unpacked, so much room must stay, and is looked for so often, in
+// bytes: a disk that is full disturbs others.
+const (
+	spoolReserve = 32 << 20
+	spoolStep    = 16 << 20
+)
+
+// spooling writes into the store as long as there is room.
+type spooling struct {
+	store *Store
+	w     io.Writer
+	since int64 // bytes since the room was looked for
+}
+
+func (s *spooling) Write(p []byte) (int, error) {
+	if s.since += int64(len(p)); s.since >= spoolStep {
+		s.since = 0
+		if err := s.store.room(spoolReserve); err != nil {
+			return 0, err
+		}
+	}
+	return s.w.Write(p)
 }
 
 // A reader reads until its context ends.

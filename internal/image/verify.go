@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -61,9 +62,9 @@ type tarResult struct {
 	err    error
 }
 
-// newChecker is for a blob and a tar with digests of these algorithms. It must come to
-// its end by finish or abandon.
-func newChecker(blobAlgorithm, diffAlgorithm string) (*checker, error) {
+// newChecker is for a blob and a tar with digests of these algorithms; the tar must not
+// have more than most bytes. It must come to its end by finish or abandon.
+func newChecker(ctx context.Context, blobAlgorithm, diffAlgorithm string, most int64) (*checker, error) {
 	blob, err := v1.Hasher(blobAlgorithm)
 	if err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func newChecker(blobAlgorithm, diffAlgorithm string) (*checker, error) {
 		unpacked, kind, err := unpack(r)
 		if err == nil {
 			res.kind = kind
-			res.size, err = io.Copy(diff, unpacked)
+			res.size, err = io.Copy(diff, bounded{reader{ctx, unpacked}, new(int64), func() int64 { return most }})
 			err = errors.Join(err, unpacked.Close())
 		}
 		res.diffID, res.err = sumOf(diffAlgorithm, diff), err

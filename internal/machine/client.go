@@ -136,17 +136,21 @@ func (m *Machine) Stats(ctx context.Context) (control.Usage, error) {
 }
 
 // Wait waits for the machine's end and gives its exit code, also where the machine is
-// removed then.
+// removed then. One that could not be started has ended.
 func (m *Machine) Wait(ctx context.Context) (int, error) {
 	seen := false // it runs, or has run
 	for {
+		held, err := locked(filepath.Join(m.folder, lockFile))
+		if err != nil {
+			return 0, err
+		}
 		state, err := m.State()
 		switch {
 		case errors.Is(err, ErrNotFound) && seen:
 			return CodeKilled, nil // removed by another, as its process could not tell how it ended
 		case err != nil:
 			return 0, err
-		case state.Status == Exited, state.Status == Dead:
+		case state.Status == Exited, state.Status == Dead, !held: // what nobody holds stays as it is
 			return state.ExitCode, nil
 		}
 		if state.PID != 0 {

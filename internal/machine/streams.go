@@ -139,6 +139,7 @@ func (c *conversation) run() (last control.Reply, err error) {
 			err = failed
 		}
 	}
+	_ = c.Close() // or input that the command has not taken would wait to be sent
 	if d, ok := c.Streams.Stdin.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(time.Unix(1, 0)) == nil {
 		<-fed
 		_ = d.SetReadDeadline(time.Time{}) // it is the caller's, for what comes after

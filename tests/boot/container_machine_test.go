@@ -34,7 +34,7 @@ type entry struct {
 func smallRoot(t *testing.T) []entry {
 	t.Helper()
 	busybox, err := exec.LookPath("busybox")
-	require.NoError(t, err, "tests/install busybox installs it")
+	require.NoError(t, err, "tests/install images installs it")
 	program, err := os.ReadFile(busybox)
 	require.NoError(t, err)
 	dir := func(name string, mode int64) entry { return entry{name, "", tar.TypeDir, mode} }

@@ -3,6 +3,7 @@ package boot
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/huskvm/husk/internal/guestinit"
 	"github.com/huskvm/husk/internal/guestinit/spec"
+	"github.com/huskvm/husk/kvm/kvmtest"
 )
 
 // shareGuest is where the guest has the program that uses shares.
@@ -67,24 +69,44 @@ func sharedFolder(t *testing.T) string {
 	return dir
 }
 
-// TestSharesBehaveAsFileSystems: what is promised to programs, whatever the transport and
-// whatever the guest may believe for how long.
+// TestSharesBehaveAsFileSystems: what is promised to programs, whatever the guest may
+// believe for how long.
 func TestSharesBehaveAsFileSystems(t *testing.T) {
-	for name, flags := range map[string][]string{"PCI": nil, "MMIO": {"--transport", "mmio"}} {
-		t.Run(name, func(t *testing.T) {
-			now, later := sharedFolder(t), sharedFolder(t)
-			c := sharing(t, flags, "now="+now, "later="+later+",cache=1s")
-			for _, tag := range []string{"now", "later"} {
-				c.must(shareGuest, "semantics", "/"+tag)
-				for seed := range 2 {
-					c.must(shareGuest, "fsx", "/"+tag, fmt.Sprint(seed), "400")
-				}
+	useShares(t, nil, func(c *commanded, tag string) {
+		c.must(shareGuest, "semantics", "/"+tag)
+		c.must(shareGuest, "fsx", "/"+tag, "1", "400")
+	})
+}
+
+// TestSoakShares is that for SOAK, at least once, with other random operations each time,
+// and first on the transport that is not tried above. It says how fast shares are, too.
+func TestSoakShares(t *testing.T) {
+	end := time.Now().Add(kvmtest.Soak(t))
+	guests := 0
+	for ; guests < 1 || time.Now().Before(end); guests++ {
+		transport, figures := []string{"mmio", "pci"}[guests%2], ""
+		useShares(t, []string{"--transport", transport}, func(c *commanded, tag string) {
+			c.must(shareGuest, "semantics", "/"+tag)
+			c.must(shareGuest, "fsx", "/"+tag, fmt.Sprint(rand.Int32()), "1000")
+			if figures == "" {
+				figures = c.must(shareGuest, "bench", "/"+tag)
 			}
-			t.Log(c.must(shareGuest, "bench", "/now"))
-			require.NoError(t, c.PowerOff(t.Context()))
-			c.wait(t).wantCode(t, 0)
 		})
+		t.Logf("over %s:\n%s", transport, figures)
 	}
+	t.Logf("%d guests with two shares each", guests)
+}
+
+// useShares has a guest do something to two shares: of the one it believes nothing that
+// it knows, of the other it does for a second.
+func useShares(t *testing.T, flags []string, use func(c *commanded, tag string)) {
+	t.Helper()
+	c := sharing(t, flags, "now="+sharedFolder(t), "later="+sharedFolder(t)+",cache=1s")
+	for _, tag := range []string{"now", "later"} {
+		use(c, tag)
+	}
+	require.NoError(t, c.PowerOff(t.Context()))
+	c.wait(t).wantCode(t, 0)
 }
 
 // TestReadOnlySharesAreSoOnTheHost: the guest mounts one for writing.

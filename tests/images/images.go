@@ -37,7 +37,7 @@ type Busybox struct {
 
 // FindBusybox looks for a static busybox on PATH.
 func FindBusybox() (Busybox, error) {
-	const remedy = "install busybox-static, or have tests/install busybox do it"
+	const remedy = "install busybox-static, or have tests/install images do it"
 	path, err := exec.LookPath("busybox")
 	if err != nil {
 		return Busybox{}, fmt.Errorf("%w; %s", err, remedy)

@@ -164,8 +164,8 @@ func TestBusyboxMustBeStatic(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PATH", dir)
 	_, err := FindBusybox()
-	require.ErrorContains(t, err, "tests/install busybox")
+	require.ErrorContains(t, err, "tests/install images")
 	require.NoError(t, os.WriteFile(dir+"/busybox", []byte("#!/bin/sh\n"), 0o755))
 	_, err = FindBusybox()
-	require.ErrorContains(t, err, "tests/install busybox")
+	require.ErrorContains(t, err, "tests/install images")
 }

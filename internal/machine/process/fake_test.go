@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -77,7 +78,16 @@ func (v *fakeVM) Run(ctx context.Context) (*vmm.Result, error) {
 	}
 	host, guest := net.Pipe()
 	v.calls <- host
+	if v.odd == "refuses" {
+		_ = agent.Refuse(guest, fmt.Errorf("network: no card"))
+		<-ctx.Done()
+		return &vmm.Result{Outcome: vmm.Cancelled}, nil
+	}
 	server := agent.Server{PowerOff: func() error {
+		if v.odd == "written" {
+			time.Sleep(3 * time.Second) // it is longer about it than about killing
+			_, _ = io.WriteString(v.console, "all is written\n")
+		}
 		v.end(&vmm.Result{Outcome: vmm.PowerOff})
 		return nil
 	}}
@@ -105,6 +115,11 @@ func (v *fakeVM) end(r *vmm.Result) {
 func (v *fakeVM) ListenVsock(uint32) (net.Listener, error) { return v, nil }
 func (v *fakeVM) Accept() (net.Conn, error) {
 	select {
+	case <-v.closed:
+		return nil, net.ErrClosed
+	default:
+	}
+	select {
 	case c := <-v.calls:
 		return c, nil
 	case <-v.closed:
@@ -113,14 +128,21 @@ func (v *fakeVM) Accept() (net.Conn, error) {
 }
 func (v *fakeVM) Addr() net.Addr              { return nil }
 func (v *fakeVM) Published() []netdev.Publish { return nil }
-func (v *fakeVM) PowerButton() {
-	if v.odd == "button" {
-		v.end(&vmm.Result{Outcome: vmm.PowerOff})
-	}
-}
-func (v *fakeVM) Pause() error  { return nil }
-func (v *fakeVM) Resume() error { return nil }
+func (v *fakeVM) Pause() error                { return nil }
+func (v *fakeVM) Resume() error               { return nil }
 func (v *fakeVM) Stats() vmm.Stats {
+	if v.odd == "intruder" { // a program of the guest's calls as its agent does
+		host, guest := net.Pipe()
+		v.calls <- host
+		go func() {
+			select {
+			case <-v.closed:
+				_ = guest.Close()
+			default:
+				_ = agent.Refuse(guest, fmt.Errorf("I am the agent now"))
+			}
+		}()
+	}
 	return vmm.Stats{Memory: vmm.MemoryStats{GuestRAM: 1 << 20}, IO: vmm.IOStats{ReadBytes: 7}}
 }
 

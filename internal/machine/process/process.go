@@ -31,7 +31,6 @@ type VM interface {
 	Run(ctx context.Context) (*vmm.Result, error)
 	ListenVsock(port uint32) (net.Listener, error)
 	Published() []netdev.Publish
-	PowerButton()
 	Pause() error
 	Resume() error
 	Stats() vmm.Stats
@@ -67,7 +66,7 @@ type server struct {
 	begin   sync.Once
 	alone   atomic.Bool   // it was started by a client that did not attach
 	started chan struct{} // closed when it has been started
-	done    chan struct{} // closed when it has ended
+	done    chan struct{} // closed when it has ended, or never will begin
 
 	signals chan os.Signal
 	resizes chan agent.Size
@@ -150,17 +149,22 @@ func Serve(ctx context.Context, m *machine.Inherited, o Options) error {
 	})
 
 	e := s.live()
-	_ = listener.Close()
 	err = errors.Join(s.bury(e), m.Release())
 	s.last = e
 	close(s.over)
-	closeUp()
+	// Who has come by now is to hear of the end, too: of a machine that is removed, nobody
+	// else can tell it. Who says nothing is not waited for any longer.
+	_ = listener.Close()
+	defer time.AfterFunc(lastRequest, closeUp).Stop()
 	if s.input != nil {
 		s.input.close() // who waits to send more to the command need not
 	}
 	s.clients.Wait()
 	return err
 }
+
+// lastRequest is how long who has connected before the end may take to say what is wanted.
+const lastRequest = 5 * time.Second
 
 // bury writes how the machine has ended, or removes it.
 func (s *server) bury(e ending) error {
@@ -274,7 +278,8 @@ type guest struct {
 
 // run has the guest run the command, and the machine power off.
 func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
-	defer close(s.done)
+	ended := sync.OnceFunc(func() { close(s.done) })
+	defer ended()
 	bound, cancel := context.WithCancel(s.life)
 	defer cancel()
 	go func() {
@@ -292,9 +297,13 @@ func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
 			err = context.Cause(bound)
 		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, agent.ErrGuest):
+		return ending{machine.CodeFailed, err.Error()}
+	case err != nil:
 		return s.unready(g, console)
 	}
+	calls.Only()
 	s.mu.Lock()
 	s.guest = client
 	s.mu.Unlock()
@@ -315,6 +324,7 @@ func (s *server) run(calls *agent.Calls, g *guest, console *console) ending {
 		command.Stdin = s.input
 	}
 	code, err := client.Run(s.life, command)
+	ended() // the guest's end, which follows, may take longer than the command was given
 	switch {
 	case s.life.Err() != nil:
 		return s.why()
@@ -363,9 +373,12 @@ func (s *server) updateLocked(f func(*machine.State)) {
 	}
 }
 
-// lastWords is how long a guest may take to end when it is to power off, or its connection
-// is lost.
-const lastWords = 5 * time.Second
+// How long a guest may take to end: when its connection is lost, when it is to power off,
+// and then where it may have much to write that is there after it.
+const (
+	lastWords = 5 * time.Second
+	lastWrite = time.Minute
+)
 
 // powerOff has the guest end, so that what it has written to disks and shares is there.
 func (s *server) powerOff(client *agent.Client, g *guest) {
@@ -374,7 +387,11 @@ func (s *server) powerOff(client *agent.Client, g *guest) {
 		_ = s.vm.Resume()
 	}
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(s.life, lastWords)
+	most := lastWords
+	if len(s.spec.Disks)+len(s.spec.Volumes) > 0 {
+		most = lastWrite
+	}
+	ctx, cancel := context.WithTimeout(s.life, most)
 	defer cancel()
 	if err := client.PowerOff(ctx); err != nil {
 		s.log.Warn("the guest does not power off", "err", err)
@@ -383,6 +400,7 @@ func (s *server) powerOff(client *agent.Client, g *guest) {
 	select {
 	case <-g.ended:
 	case <-ctx.Done():
+		s.log.Warn("the guest does not power off", "after", most)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/huskvm/husk/internal/agent"
 	"github.com/huskvm/husk/internal/machine"
+	"github.com/huskvm/husk/internal/machine/control"
 	"github.com/huskvm/husk/internal/machine/jsonlog"
 	"github.com/huskvm/husk/internal/term"
 )
@@ -91,6 +92,7 @@ func TestWhatCannotBeStarted(t *testing.T) {
 		{"none", []string{"/no/such/program"}, 127, `exec: "/no/such/program": no such file or directory`},
 		{"none", []string{"/etc/passwd"}, 126, `exec: "/etc/passwd": permission denied`},
 		{"unmakable", []string{"true"}, 125, "kernel /nowhere: no such file"},
+		{"refuses", []string{"true"}, 125, "the guest cannot run commands: network: no card"},
 		{"panics", []string{"true"}, 123, "the guest's kernel panicked: the guest boots"},
 	} {
 		for _, attached := range []bool{true, false} {
@@ -116,6 +118,9 @@ func TestWhatCannotBeStarted(t *testing.T) {
 					require.Equal(t, machine.Created, s.Status)
 					require.Equal(t, tt.code, s.ExitCode)
 					require.Equal(t, tt.reason, s.Error)
+					code, err := m.Wait(t.Context())
+					require.NoError(t, err)
+					require.Equal(t, tt.code, code)
 				})
 			}
 		}
@@ -227,8 +232,9 @@ func TestStop(t *testing.T) {
 		code              int
 	}{
 		{"it ends", "none", "trap 'exit 4' INT; echo ready; while :; do sleep 0.01; done", -1, 4},
-		{"it does not, and sees the power button", "button", "trap '' INT; echo ready; while :; do sleep 0.01; done", 0, 137},
-		{"it does not at all", "none", "trap '' INT; echo ready; while :; do sleep 0.01; done", 0, 137},
+		{"it does not, and is killed", "none", "trap '' INT; echo ready; while :; do sleep 0.01; done", 0, 137},
+		{"it does at once, and the guest later", "written", "trap 'exit 4' INT; echo ready; while :; do sleep 0.01; done", time.Second, 4},
+		{"the guest has time to write also where it was killed", "written", "trap '' INT; echo ready; while :; do sleep 0.01; done", 0, 137},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -247,6 +253,11 @@ func TestStop(t *testing.T) {
 			require.Equal(t, machine.Exited, s.Status)
 			require.Equal(t, tt.code, s.ExitCode)
 			require.Equal(t, tt.code, <-waited)
+			if tt.odd == "written" {
+				said, err := os.ReadFile(m.ConsoleFile())
+				require.NoError(t, err)
+				require.Contains(t, string(said), "all is written")
+			}
 		})
 	}
 }
@@ -474,6 +485,35 @@ func TestStats(t *testing.T) {
 	require.EqualValues(t, 7, u.IO.ReadBytes)
 	require.EqualValues(t, 1<<20, u.Memory.GuestRAM)
 	require.Positive(t, u.CPU)
+}
+
+// TestAnIntruder: a program of the guest's that calls as the agent does is not heard.
+func TestAnIntruder(t *testing.T) {
+	h := newHost(t)
+	h.odd = "intruder"
+	m := h.start("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done")
+	follow(t, m, "ready")
+	_, err := m.Stats(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, m.Stop(t.Context(), unix.SIGTERM, -1))
+	require.Equal(t, 3, state(t, m).ExitCode)
+}
+
+// TestALateQuestion: who has connected before the end hears of it also where the machine is
+// removed with it.
+func TestALateQuestion(t *testing.T) {
+	h := newHost(t)
+	m := h.start("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done", removed)
+	follow(t, m, "ready")
+	conn, err := control.Dial(t.Context(), m.Folder(), m.ID())
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, m.Stop(t.Context(), 0, -1))
+	require.NoDirExists(t, m.Folder())
+	require.NoError(t, conn.Ask(control.Request{Op: control.Wait}))
+	reply, err := conn.Reply()
+	require.NoError(t, err)
+	require.Equal(t, control.Reply{Last: true, Code: 3}, reply)
 }
 
 // TestConcurrentNames: of many that want a name, one gets it.

@@ -278,7 +278,7 @@ func (s *server) exec(c *control.Conn, r control.Command) {
 	switch {
 	case failed != nil:
 		reply.Error = failed.Error()
-	case err != nil && s.life.Err() != nil:
+	case err != nil && (s.life.Err() != nil || s.hasEnded()):
 		reply.Code = machine.CodeKilled // with the machine
 	case err != nil:
 		reply.Code, reply.Error = machine.CodeFailed, err.Error()
@@ -343,11 +343,12 @@ func (s *server) copy(c *control.Conn, r control.Request) error {
 	return guest.Upload(ctx, r.Path, c.Stdin)
 }
 
-// powerTime is how long a guest may take to end by its power button.
-const powerTime = 2 * time.Second
+// killTime is how long a guest may take to kill the command.
+const killTime = 2 * time.Second
 
 // stop ends the command, gently at first, and returns when the machine has ended, or nobody
-// waits for it: it goes on then.
+// waits for it: it goes on then. The guest is to kill a command that does not end, so
+// that what it has written is on the disks; only where it cannot, the machine is ended under it.
 func (s *server) stop(signal int, timeout time.Duration, gone <-chan struct{}) error {
 	if !s.isStarted() {
 		s.end(&ending{machine.CodeKilled, "it was stopped before the command was started"})
@@ -365,8 +366,8 @@ func (s *server) stop(signal int, timeout time.Duration, gone <-chan struct{}) e
 		s.updateLocked(func(state *machine.State) { state.Status = machine.Stopping })
 	}
 	s.mu.Unlock()
-	if err := s.send(signal); err != nil {
-		return err
+	if err := s.send(signal); err != nil { // then the time is all that it gets
+		s.log.Warn("the stop signal was not sent", "err", err)
 	}
 	var late <-chan time.Time
 	if timeout >= 0 {
@@ -377,21 +378,34 @@ func (s *server) stop(signal int, timeout time.Duration, gone <-chan struct{}) e
 	select {
 	case <-s.done:
 	case <-gone:
-		return nil
-	case <-late:
 		s.mu.Lock()
-		if s.vm != nil {
-			s.vm.PowerButton()
+		if s.state.Status == machine.Stopping {
+			s.updateLocked(func(state *machine.State) { state.Status = machine.Running })
 		}
 		s.mu.Unlock()
+		return nil
+	case <-late:
+		if err := s.send(int(unix.SIGKILL)); err != nil {
+			s.log.Warn("the command was not killed by the guest", "err", err)
+		}
 		select {
 		case <-s.done:
-		case <-time.After(powerTime):
+		case <-time.After(killTime):
 			s.end(errKilled)
 		}
 	}
 	<-s.over
 	return nil
+}
+
+// hasEnded tells whether the command has.
+func (s *server) hasEnded() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // stopSignal is what asks the command to end.
@@ -411,6 +425,8 @@ func (s *server) pause() error {
 	switch {
 	case s.state.Status == machine.Paused:
 		return errors.New("the machine is paused already")
+	case s.state.Status == machine.Stopping:
+		return errors.New("the machine is being stopped")
 	case s.vm == nil || !s.isStarted():
 		return errors.New("the machine's command does not run yet, or not any more")
 	}
