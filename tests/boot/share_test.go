@@ -41,6 +41,7 @@ func shareInitrd(t *testing.T, kernel string) string {
 // sharing starts a guest with shares, and mounts each at /TAG.
 func sharing(t *testing.T, flags []string, shares ...string) *commanded {
 	t.Helper()
+	need(t)
 	k := kernel(t, "cloud", "vmlinuz")
 	flags = append(flags, "-k", k, "-i", shareInitrd(t, k), "-m", "256M", "-a", "quiet")
 	for _, s := range shares {

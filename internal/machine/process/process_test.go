@@ -129,7 +129,9 @@ func TestWhatCannotBeStarted(t *testing.T) {
 
 func TestDetachedAndAttached(t *testing.T) {
 	h := newHost(t)
-	m := h.start(`read line; echo "got $line"; read line; echo "got $line"`, interactive)
+	both := filepath.Join(t.TempDir(), "both")
+	m := h.start(`until [ -e `+both+` ]; do echo up; sleep 0.05; done
+		read line; echo "got $line"; read line; echo "got $line"`, interactive)
 	s := state(t, m)
 	require.Equal(t, machine.Running, s.Status)
 	require.NotZero(t, s.PID)
@@ -145,12 +147,15 @@ func TestDetachedAndAttached(t *testing.T) {
 			require.Zero(t, code)
 		})
 	}
+	first.await(t, "up\n")
+	second.await(t, "up\n")
+	require.NoError(t, os.WriteFile(both, nil, 0o600))
 	fmt.Fprintln(typing, "one")
 	second.await(t, "got one\n")
 	fmt.Fprintln(typing, "two")
 	clients.Wait()
-	require.Contains(t, first.String(), "got two\n")
-	require.Equal(t, "got one\ngot two\n", second.String())
+	require.Contains(t, first.String(), "up\ngot one\ngot two\n")
+	require.Contains(t, second.String(), "up\ngot one\ngot two\n")
 }
 
 func pipe(t *testing.T) (r, w *os.File) {
