@@ -142,7 +142,8 @@ const insistence = 3
 func forwarded(leave context.CancelCauseFunc) (<-chan os.Signal, func()) {
 	signals, forward := make(chan os.Signal, 16), make(chan os.Signal, 16)
 	signal.Notify(signals)
-	// Go's runtime sends itself SIGURG; a write to a pipe that nobody reads fails by its error.
+	// Go's runtime sends itself SIGURG; a pipe that nobody reads ends husk, and the machine
+	// goes on, as with Docker.
 	signal.Reset(unix.SIGURG, unix.SIGCHLD, unix.SIGPIPE, unix.SIGWINCH, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGCONT)
 	done := make(chan struct{})
 	go func() {
