@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/creack/pty"
@@ -85,7 +87,7 @@ func pollable(f *os.File) (*os.File, error) {
 func openPipes(noInput bool, prog *Program, e *ends) error {
 	for i := range prog.Files {
 		if i == 0 && noInput {
-			null, err := os.Open(os.DevNull)
+			null, err := endedInput(os.DevNull)
 			if err != nil {
 				return err
 			}
@@ -110,6 +112,20 @@ func openPipes(noInput bool, prog *Program, e *ends) error {
 		e.theirs, e.ours = append(e.theirs, theirs), append(e.ours, ours)
 	}
 	return nil
+}
+
+// endedInput is an input that has ended: /dev/null, or where there is none yet, as in an
+// initramfs, a pipe that nobody writes to.
+func endedInput(null string) (*os.File, error) {
+	f, err := os.Open(null)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("pipe: %w", err)
+	}
+	return r, w.Close()
 }
 
 // connect ties the agent's ends of a program that runs to the streams.
