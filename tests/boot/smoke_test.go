@@ -170,7 +170,7 @@ defaults:
   reboots: 0
   retries: 0
   # Twenty on one processor: a guest that waits for its turn is right to complain.
-  allow: [rcu-stall, soft-lockup, hung-task]
+  no-detect: [rcu-stall, soft-lockup, hung-task]
   matrix: {cpus: [1, 2], memory: [128M, 192M]}
 cases:
   - {name: ends, append: husk.do=poweroff, steps: [poweroff]}
