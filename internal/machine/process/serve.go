@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -245,80 +244,6 @@ func (s *server) ready(what string) (*agent.Client, error) {
 	return s.guest, nil
 }
 
-// exec runs another command.
-func (s *server) exec(c *control.Conn, r control.Command) {
-	guest, err := s.ready("exec in")
-	if err != nil {
-		c.Finish(control.Reply{Code: machine.CodeFailed, Error: err.Error()})
-		return
-	}
-	signals, resizes := make(chan os.Signal, 16), make(chan agent.Size, 16)
-	var failed error
-	command := agent.Command{
-		Argv: r.Argv, Env: r.Env, Dir: r.Dir, User: r.User, Groups: r.Groups, TTY: r.TTY, Size: r.Size, Signals: signals, Resizes: resizes,
-		Started: func(err error) {
-			switch failed = err; {
-			case err != nil:
-			case r.Detached:
-				s.clients.Go(func() { c.Finish(control.Reply{Started: true}) })
-			default:
-				_ = c.Answer(control.Reply{Started: true})
-			}
-		},
-	}
-	if !r.Detached {
-		command.Stdout, command.Stderr = c.Stdout, c.Stderr
-		if r.Stdin {
-			command.Stdin = c.Stdin
-		}
-		s.clients.Go(func() { s.steeredExec(c, r.TTY, signals, resizes) })
-	}
-	code, err := guest.Run(s.life, command)
-	reply := control.Reply{Code: code}
-	switch {
-	case failed != nil:
-		reply.Error = failed.Error()
-	case err != nil && (s.life.Err() != nil || s.hasEnded()):
-		reply.Code = machine.CodeKilled // with the machine
-	case err != nil:
-		reply.Code, reply.Error = machine.CodeFailed, err.Error()
-	}
-	if !r.Detached || failed != nil {
-		c.Finish(reply)
-	}
-}
-
-// steeredExec follows what the client of another command wants. Where it goes without
-// saying so, a command on a terminal hears of it as it would of a terminal's end; one
-// without goes on, and finds its ends closed.
-func (s *server) steeredExec(c *control.Conn, tty bool, signals chan<- os.Signal, resizes chan<- agent.Size) {
-	for {
-		r, err := c.Steer()
-		switch {
-		case err != nil:
-			if tty {
-				offer(signals, os.Signal(syscall.SIGHUP))
-			}
-			return
-		case r.Detach:
-			c.Finish(control.Reply{})
-			return
-		case r.Resize != nil:
-			offer(resizes, *r.Resize)
-		case r.Signal > 0:
-			offer(signals, os.Signal(syscall.Signal(r.Signal)))
-		}
-	}
-}
-
-// offer sends where there is room.
-func offer[T any](to chan<- T, v T) {
-	select {
-	case to <- v:
-	default:
-	}
-}
-
 // copy moves a tar.
 func (s *server) copy(c *control.Conn, r control.Request) error {
 	guest, err := s.ready("copy files with")
@@ -346,112 +271,7 @@ func (s *server) copy(c *control.Conn, r control.Request) error {
 // killTime is how long a guest may take to kill the command.
 const killTime = 2 * time.Second
 
-// stop ends the command, gently at first, and returns when the machine has ended, or nobody
-// waits for it: it goes on then. The guest is to kill a command that does not end, so
-// that what it has written is on the disks; only where it cannot, the machine is ended under it.
-func (s *server) stop(signal int, timeout time.Duration, gone <-chan struct{}) error {
-	if !s.isStarted() {
-		s.end(&ending{machine.CodeKilled, "it was stopped before the command was started"})
-		<-s.over
-		return nil
-	}
-	if signal == 0 {
-		signal = s.stopSignal()
-	}
-	if err := s.resume(); err != nil && !errors.Is(err, errNotPaused) {
-		return err
-	}
-	s.mu.Lock()
-	if s.state.Status == machine.Running {
-		s.updateLocked(func(state *machine.State) { state.Status = machine.Stopping })
-	}
-	s.mu.Unlock()
-	if err := s.send(signal); err != nil { // then the time is all that it gets
-		s.log.Warn("the stop signal was not sent", "err", err)
-	}
-	var late <-chan time.Time
-	if timeout >= 0 {
-		timer := time.NewTimer(timeout)
-		defer timer.Stop()
-		late = timer.C
-	}
-	select {
-	case <-s.done:
-	case <-gone:
-		s.mu.Lock()
-		if s.state.Status == machine.Stopping {
-			s.updateLocked(func(state *machine.State) { state.Status = machine.Running })
-		}
-		s.mu.Unlock()
-		return nil
-	case <-late:
-		if err := s.send(int(unix.SIGKILL)); err != nil {
-			s.log.Warn("the command was not killed by the guest", "err", err)
-		}
-		select {
-		case <-s.done:
-		case <-time.After(killTime):
-			s.end(errKilled)
-		}
-	}
-	<-s.over
-	return nil
-}
-
-// hasEnded tells whether the command has.
-func (s *server) hasEnded() bool {
-	select {
-	case <-s.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// stopSignal is what asks the command to end.
-func (s *server) stopSignal() int {
-	if n, err := machine.ParseSignal(s.spec.Process.StopSignal); err == nil {
-		return int(n)
-	}
-	return int(unix.SIGTERM)
-}
-
 var errNotPaused = errors.New("the machine is not paused")
-
-// pause stops the guest, and resume lets it go on.
-func (s *server) pause() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.state.Status == machine.Paused:
-		return errors.New("the machine is paused already")
-	case s.state.Status == machine.Stopping:
-		return errors.New("the machine is being stopped")
-	case s.vm == nil || !s.isStarted():
-		return errors.New("the machine's command does not run yet, or not any more")
-	}
-	s.guest.Rest(true)
-	if err := s.vm.Pause(); err != nil {
-		s.guest.Rest(false)
-		return err
-	}
-	s.updateLocked(func(state *machine.State) { state.Status = machine.Paused })
-	return nil
-}
-
-func (s *server) resume() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state.Status != machine.Paused || s.vm == nil {
-		return errNotPaused
-	}
-	if err := s.vm.Resume(); err != nil {
-		return err
-	}
-	s.guest.Rest(false)
-	s.updateLocked(func(state *machine.State) { state.Status = machine.Running })
-	return nil
-}
 
 // usage is what the machine has used so far.
 func (s *server) usage() (*control.Usage, error) {
