@@ -37,6 +37,14 @@ const exitMachine = 1
 // eachMachine does something with the machines that names name, prints each name when it is
 // done, and goes on where it fails.
 func eachMachine(ctx context.Context, e *env, names []string, do func(context.Context, *machine.Machine) error) (int, error) {
+	return askEachMachine(ctx, e, names, func(ctx context.Context, name string, m *machine.Machine) (string, error) {
+		return name, do(ctx, m)
+	})
+}
+
+// askEachMachine prints what ask gives for each machine that names name, and goes on where
+// it fails.
+func askEachMachine(ctx context.Context, e *env, names []string, ask func(ctx context.Context, name string, m *machine.Machine) (string, error)) (int, error) {
 	if len(names) == 0 {
 		return 0, usagef("name a machine, or several; see husk ps")
 	}
@@ -49,8 +57,9 @@ func eachMachine(ctx context.Context, e *env, names []string, do func(context.Co
 	code := exitOK
 	for _, name := range names {
 		m, err := ms.Find(name)
+		answer := ""
 		if err == nil {
-			err = do(ctx, m)
+			answer, err = ask(ctx, name, m)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -59,7 +68,7 @@ func eachMachine(ctx context.Context, e *env, names []string, do func(context.Co
 			fmt.Fprintf(e.stderr, "husk: %s: %v\n", name, err)
 			code = exitMachine
 		default:
-			fmt.Fprintln(e.stdout, name)
+			fmt.Fprintln(e.stdout, answer)
 		}
 	}
 	return code, nil

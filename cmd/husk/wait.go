@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"strconv"
 
 	"github.com/spf13/pflag"
+
+	"github.com/huskvm/husk/internal/machine"
 )
 
 func waitVerb() verb {
@@ -17,33 +19,10 @@ func waitVerb() verb {
 		failedCode: exitMachine,
 		define: func(*pflag.FlagSet) runner {
 			return func(ctx context.Context, e *env, args []string) (int, error) {
-				if len(args) == 0 {
-					return 0, usagef("name a machine, or several; see husk ps")
-				}
-				ctx, stop := interruptible(ctx)
-				defer stop()
-				ms, err := openMachines(e)
-				if err != nil {
-					return 0, err
-				}
-				result := exitOK
-				for _, name := range args {
-					m, err := ms.Find(name)
-					code := 0
-					if err == nil {
-						code, err = m.Wait(ctx)
-					}
-					switch {
-					case ctx.Err() != nil:
-						return interrupted(ctx, context.Cause(ctx))
-					case err != nil:
-						fmt.Fprintf(e.stderr, "husk: %s: %v\n", name, err)
-						result = exitMachine
-					default:
-						fmt.Fprintln(e.stdout, code)
-					}
-				}
-				return result, nil
+				return askEachMachine(ctx, e, args, func(ctx context.Context, _ string, m *machine.Machine) (string, error) {
+					code, err := m.Wait(ctx)
+					return strconv.Itoa(code), err
+				})
 			}
 		},
 	}

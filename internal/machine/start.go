@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/huskvm/husk/internal/epitaph"
 	"github.com/huskvm/husk/internal/machine/control"
 )
 
@@ -78,7 +79,7 @@ func (m *Machine) firstConversation(ctx context.Context, socket net.Conn, r cont
 		return 0, false, context.Cause(ctx)
 	}
 	reason := "the machine's process ended at its start"
-	if line := lastLine(filepath.Join(m.folder, wordsFile)); line != "" {
+	if line := epitaph.LastLine(filepath.Join(m.folder, wordsFile)); line != "" {
 		reason = strings.TrimPrefix(line, "husk: ")
 	} else if !errors.Is(err, io.EOF) {
 		reason = err.Error()
@@ -168,25 +169,6 @@ func Inherit(args []string) (*Inherited, error) {
 
 // Release gives the lock up: who looks from then on sees the last state as final.
 func (i *Inherited) Release() error { return i.held.Close() }
-
-// lastLine is the last line of a file that says something; of a Go panic, the first.
-func lastLine(file string) string {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return ""
-	}
-	last := ""
-	for line := range strings.Lines(string(b)) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
-			return line
-		}
-		if line != "" {
-			last = line
-		}
-	}
-	return last
-}
 
 // killProcess ends a process that was started at that moment.
 func killProcess(pid int, start uint64) error {

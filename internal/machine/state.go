@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/huskvm/husk/devices/netdev"
+	"github.com/huskvm/husk/internal/epitaph"
 )
 
 // A Status is what a machine is doing.
@@ -112,7 +113,7 @@ func (m *Machine) State() (State, error) {
 	if s.Status.Alive() || s.Status == Created && pid != 0 {
 		s.Status, s.ExitCode = Dead, CodeKilled
 		s.Error = fmt.Sprintf("husk's process for the machine (pid %d) ended without a word; something killed it, or the host did", pid)
-		if line := lastLine(filepath.Join(m.folder, wordsFile)); line != "" {
+		if line := epitaph.LastLine(filepath.Join(m.folder, wordsFile)); line != "" {
 			s.Error += ": " + line
 		}
 	}

@@ -7,11 +7,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/huskvm/husk/internal/epitaph"
 )
 
 // A Machine is one in a process of its own.
@@ -103,29 +104,10 @@ func (m *Machine) epitaph(reading error) string {
 	if s := m.cmd.ProcessState; s != nil {
 		how = fmt.Sprintf("husk's process for the machine ended unexpectedly (%v)", s)
 	}
-	if line := lastLine(m.log); line != "" {
+	if line := epitaph.LastLine(m.log); line != "" {
 		how += ": " + line
 	}
 	return how
-}
-
-// lastLine is the last line of a file that says something; of a Go panic, the first.
-func lastLine(file string) string {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return ""
-	}
-	last := ""
-	for line := range strings.Lines(string(b)) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
-			return line
-		}
-		if line != "" {
-			last = line
-		}
-	}
-	return last
 }
 
 // Events are what the machine tells, to its End; then the channel is closed.
